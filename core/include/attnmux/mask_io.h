@@ -1,0 +1,32 @@
+// Masks as text, JSON and pictures (the command line's contract).
+//
+//   AttnMaskSpec mask = parse_mask("window:4096,left=1023,right=0");
+//   std::string json = mask_to_json(mask);         // {"total_q": .., "total_k": .., "slices": [..]}
+//   std::string svg = mask_to_svg(mask, {});
+//
+// Errors: Error(kUsage) for unknown mask names (with the nearest spelling), Error(kConfig) for JSON, naming the key.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "attnmux/mask.h"
+
+namespace attnmux {
+
+// `full:N` `full:QxK` `causal:N` `causal:QxK` `varlen:100,200` `varlen-full:100,200` `window:N,left=L,right=R[,sink=S]`
+// `prefix-lm:100+300,50+20` `block-causal:B,B` `chunked:N,chunk=C` `tree:FILE.json` `bidirectional-spans:N,A-B,C-D`
+// or a path that ends in `.json`.
+ATTNMUX_API AttnMaskSpec parse_mask(std::string_view text);
+
+ATTNMUX_API AttnMaskSpec mask_from_json(std::string_view json);
+ATTNMUX_API std::string mask_to_json(const AttnMaskSpec& mask);
+
+struct SvgOptions {
+  int64_t size_px = 640;   // the longer side of the picture
+  std::string title;       // shown above; empty: none
+};
+// Attended pairs drawn as exact polygons, one a slice; axes carry token counts.
+ATTNMUX_API std::string mask_to_svg(const AttnMaskSpec& mask, const SvgOptions& options);
+
+}  // namespace attnmux

@@ -1,0 +1,78 @@
+// Which backend each attention module uses: ordered rules, decided for all modules before weights load.
+//
+//   SelectionTable table = select(policy, modules, registry);
+//   table.at("model.layers.0.self_attn").backend->query(...);
+//
+// Requirements SEL-1 to SEL-10 are listed in core/select/README.md; tests cite them. Plain values, any thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attnmux/backend.h"
+#include "attnmux/export.h"
+#include "attnmux/hash.h"
+#include "attnmux/registry.h"
+#include "attnmux/request.h"
+
+namespace attnmux {
+
+// One attention module of a model, as the model layer describes it.
+struct AttentionModule {
+  std::string path;        // as in Hugging Face: "model.layers.0.self_attn"
+  std::string role;        // "language" or "vision"
+  std::string mask_key;    // which armed mask it consumes; usually its role
+  AttentionRequest request;  // what its calls may bring
+};
+
+struct SelectionRule {
+  std::string match;                  // `*` one path segment, `**` any number of them
+  std::string backend;                // a backend id, or "auto"
+  bool require_deterministic = false;
+  std::vector<std::string> fallback;  // tried in order when `backend` refuses; empty: refusal is fatal
+  std::string origin;                 // "train.toml:12:1", "config.json: _attn_implementation", "--set ..."
+};
+
+struct SelectionPolicy {
+  std::vector<SelectionRule> rules;  // the first that matches a module decides
+  bool strict = false;               // a written fallback that is taken is fatal too
+};
+
+// `attn_implementation = "magi"`: the language modules on it, the vision modules on sdpa.
+ATTNMUX_API SelectionPolicy policy_from_attn_implementation(const std::string& implementation, const std::string& origin);
+
+// [[attention.rules]] and `strict` of a TOML text. Unknown keys: Error(kConfig) with line, column and the nearest spelling.
+ATTNMUX_API SelectionPolicy policy_from_toml(const std::string& text, const std::string& file_name);
+
+struct Rejection {
+  std::string backend;
+  std::vector<Reason> reasons;
+};
+
+struct ModuleChoice {
+  AttentionModule module;
+  std::string backend_id;
+  std::shared_ptr<const AttentionBackend> backend;
+  SelectionRule rule;
+  bool fell_back = false;
+  std::vector<Rejection> rejected;  // candidates asked before the chosen one, and for `explain` the others too
+};
+
+class ATTNMUX_API SelectionTable {
+ public:
+  explicit SelectionTable(std::vector<ModuleChoice> choices);
+  const std::vector<ModuleChoice>& choices() const { return choices_; }
+  const ModuleChoice& at(const std::string& path) const;  // Error(kUnmatchedModule) for an unknown path
+  // Same on every rank that resolved the same table: module paths, backend ids, requests.
+  Hash128 hash() const;
+
+ private:
+  std::vector<ModuleChoice> choices_;
+};
+
+// Throws one Error that lists every problem of every module: kUnmatchedModule, kDeadRule, kUnknownBackend, kUnsupported.
+ATTNMUX_API SelectionTable select(const SelectionPolicy& policy, const std::vector<AttentionModule>& modules,
+                                  const PluginRegistry& registry);
+
+}  // namespace attnmux

@@ -1,0 +1,1 @@
+// placeholder until models/io lands
