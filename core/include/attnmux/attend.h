@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "attnmux/backend.h"
 #include "attnmux/export.h"
@@ -35,7 +36,8 @@ struct AttendOptions {
   Layout layout = Layout::kTHD;
   std::optional<double> softmax_scale;  // default 1 / sqrt(head_dim)
   bool deterministic = false;
-  std::function<void()> on_backward;    // called once when the node's backward has run; for the ledger
+  std::string module;                 // named in errors; empty outside a model
+  std::function<void()> on_backward;  // called whenever the node's backward has run; for the ledger
 };
 
 struct AttendResult {
@@ -43,7 +45,14 @@ struct AttendResult {
   at::Tensor lse;  // [tokens_q, heads_q], natural log, no gradient
 };
 
-// Throws Error(kInvalidArgument) naming tensor, dimension, got and expected, before the backend is called.
+// What a call with these tensors asks of a backend. `training` is true where a gradient would be recorded.
+// Throws Error(kInvalidArgument) as attend() does.
+ATTNMUX_API AttentionRequest request_for(const AttnMaskSpec& mask, const at::Tensor& q, const at::Tensor& k,
+                                         const at::Tensor& v, const AttendOptions& options);
+
+// Errors, before the backend runs: kInvalidArgument naming tensor, dimension, got and expected; kUnsupported with all
+// reasons of the backend. After it ran: kContractBroken where what it returned has another shape, dtype or device, or
+// where it refused what query() took. Gradients can be taken once: create_graph = true is refused.
 ATTNMUX_API AttendResult attend(const std::shared_ptr<const AttentionBackend>& backend, const AttnMaskSpec& mask,
                                 const at::Tensor& q,  // [tokens_q, heads_q, head_dim], or [1, ...] for kBSHD
                                 const at::Tensor& k,  // [tokens_k, heads_kv, head_dim]

@@ -2,12 +2,12 @@
 //
 //   class MyBackend : public AttentionBackend { ... };       // registered by id, see plugin.h
 //
-// Tensors are THD: q [tokens_q, heads_q, head_dim], k [tokens_k, heads_kv, head_dim], v [tokens_k, heads_kv, head_dim_v].
-// The caller (attend.h) has checked shapes, dtypes and device against the mask, and has turned BSHD into THD. Any
-// strides may come: take them, copy, or refuse with a reason. heads_q is a multiple of heads_kv; query head h reads
-// key/value head h / (heads_q / heads_kv).
-// A backend is const and shared: every function may be called from several threads at once. It owns no state between
-// calls; tensors it returns belong to the caller. Errors are thrown as Error.
+// Tensors are THD: q [tokens_q, heads_q, head_dim], k [tokens_k, heads_kv, head_dim], v [tokens_k, heads_kv,
+// head_dim_v]. The caller (attend.h) has checked shapes, dtypes and device against the mask, and has turned BSHD into
+// THD. Any strides may come: take them, copy, or refuse with a reason. heads_q is a multiple of heads_kv; query head h
+// reads key/value head h / (heads_q / heads_kv). A backend is const and shared: every function may be called from
+// several threads at once. It owns no state between calls; tensors it returns belong to the caller. Errors are thrown
+// as Error.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,9 +23,10 @@
 namespace attnmux {
 
 struct BackendInfo {
-  std::string id;           // "magi"
-  std::string version;      // "0.1.0"
-  std::string description;  // one line
+  std::string id;             // "magi"
+  std::string version;        // "0.1.0"
+  std::string description;    // one line
+  int32_t auto_priority = 0;  // a rule with backend "auto" asks the highest first, ties by id; negative: never
 };
 
 // What a prepared mask is made for.
@@ -55,7 +56,8 @@ struct ForwardArgs {
 
 struct ForwardResult {
   at::Tensor out;  // [tokens_q, heads_q, head_dim_v], dtype of q; rows without keys are 0
-  at::Tensor lse;  // [tokens_q, heads_q] fp32 (fp64 for fp64 input): ln(sum_k exp(softmax_scale * q.k)); rows without keys -inf
+  at::Tensor lse;  // [tokens_q, heads_q] fp32 (fp64 for fp64 input): ln(sum_k exp(softmax_scale * q.k)); rows without
+                   // keys -inf
 };
 
 struct BackwardArgs {

@@ -20,30 +20,27 @@ namespace attnmux {
 
 // One attention module of a model, as the model layer describes it.
 struct AttentionModule {
-  std::string path;        // as in Hugging Face: "model.layers.0.self_attn"
-  std::string role;        // "language" or "vision"
-  std::string mask_key;    // which armed mask it consumes; usually its role
+  std::string path;          // as in Hugging Face: "model.layers.0.self_attn"
+  std::string role;          // "language" or "vision"
+  std::string mask_key;      // which armed mask it consumes; usually its role
   AttentionRequest request;  // what its calls may bring
 };
 
 struct SelectionRule {
-  std::string match;                  // `*` one path segment, `**` any number of them
-  std::string backend;                // a backend id, or "auto"
+  std::string match;    // `*` one path segment, `**` any number of them
+  std::string role;     // only modules of this role; empty: all
+  std::string backend;  // a backend id, or "auto"
   bool require_deterministic = false;
   std::vector<std::string> fallback;  // tried in order when `backend` refuses; empty: refusal is fatal
   std::string origin;                 // "train.toml:12:1", "config.json: _attn_implementation", "--set ..."
+  bool derived = false;               // follows from attn_implementation: may match no module
 };
 
 struct SelectionPolicy {
   std::vector<SelectionRule> rules;  // the first that matches a module decides
   bool strict = false;               // a written fallback that is taken is fatal too
+  std::vector<std::string> plugins;  // extra .so files to load, absolute or relative to the working directory
 };
-
-// `attn_implementation = "magi"`: the language modules on it, the vision modules on sdpa.
-ATTNMUX_API SelectionPolicy policy_from_attn_implementation(const std::string& implementation, const std::string& origin);
-
-// [[attention.rules]] and `strict` of a TOML text. Unknown keys: Error(kConfig) with line, column and the nearest spelling.
-ATTNMUX_API SelectionPolicy policy_from_toml(const std::string& text, const std::string& file_name);
 
 struct Rejection {
   std::string backend;
@@ -71,7 +68,14 @@ class ATTNMUX_API SelectionTable {
   std::vector<ModuleChoice> choices_;
 };
 
-// Throws one Error that lists every problem of every module: kUnmatchedModule, kDeadRule, kUnknownBackend, kUnsupported.
+// The request that decides: the module's own, and what its rule requires.
+ATTNMUX_API AttentionRequest required_request(const AttentionModule& module, const SelectionRule& rule);
+
+// Does a rule's `match` cover a module path?
+ATTNMUX_API bool matches(const std::string& match, const std::string& path);
+
+// Throws one Error that lists every problem of every module: kUnmatchedModule, kDeadRule, kUnknownBackend,
+// kUnsupported.
 ATTNMUX_API SelectionTable select(const SelectionPolicy& policy, const std::vector<AttentionModule>& modules,
                                   const PluginRegistry& registry);
 
