@@ -27,6 +27,9 @@ add_library(attnmux_flags INTERFACE)
 add_library(attnmux::flags ALIAS attnmux_flags)
 target_compile_options(attnmux_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -fno-plt
     $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;-fopenmp>)  # at::parallel_for is an OpenMP loop in its header
+# Everywhere, not only where toml++ is used: a precompiled header serves only targets with the same macros.
+target_compile_options(attnmux_flags INTERFACE
+    $<TARGET_PROPERTY:tomlplusplus::tomlplusplus,INTERFACE_COMPILE_OPTIONS>)
 if(ATTNMUX_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_link_options(attnmux_flags INTERFACE -fuse-ld=mold)
 endif()
