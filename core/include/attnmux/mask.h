@@ -44,23 +44,30 @@ struct AttnSlice {
 // Keys that row `row` of the slice attends; empty outside slice.q.
 ATTNMUX_API Range keys_of_row(const AttnSlice& slice, int64_t row);
 
-// Exact number of attended pairs of one slice.
+// Exact number of attended pairs of one slice. Throws Error(kInvalidArgument) where a side is 2^31 or longer.
 ATTNMUX_API int64_t area(const AttnSlice& slice);
 
 // A union of slices over total_q queries and total_k keys: a pair covered twice counts once.
 class ATTNMUX_API AttnMaskSpec {
  public:
-  // Throws Error(kInvalidArgument) naming every slice that is out of range or inverted, with its index and values.
+  // Totals are below 2^31, so that every area fits in int64. Throws Error(kInvalidArgument) naming the slices that are
+  // out of range or inverted, with index and values, and for a union that falls into more than 2^24 pieces.
+  // O((slices + pieces of the union) log^2).
   AttnMaskSpec(std::vector<AttnSlice> slices, int64_t total_q, int64_t total_k);
 
   int64_t total_q() const;
   int64_t total_k() const;
   const std::vector<AttnSlice>& slices() const;  // as given, empty ones dropped
 
-  // Exact number of attended pairs, of the union. Computed once.
+  // The canonical form: the union cut into disjoint slices, a function of the attended pairs alone. Each row of each
+  // slice attends at least one key, on one row no two slices overlap or touch; sorted by (q.begin, k.begin). What plans
+  // and pictures are made from: nothing is left to merge.
+  const std::vector<AttnSlice>& disjoint_slices() const;
+
+  // Exact number of attended pairs, of the union.
   int64_t area() const;
 
-  // Attended pairs of queries [rows.begin, rows.end), of the union.
+  // Attended pairs of queries [rows.begin, rows.end), of the union. O(log slices).
   int64_t area(Range rows) const;
 
   bool allowed(int64_t q, int64_t k) const;
@@ -68,11 +75,12 @@ class ATTNMUX_API AttnMaskSpec {
   // Sorted, disjoint, non-adjacent key ranges of one row; empty for a row without keys.
   std::vector<Range> keys_of_row(int64_t row) const;
 
-  // Content hash over a canonical form: slice order, empty slices and slices that cover one another or join into one
-  // do not change it. Equal hashes mean equal masks; equal masks of a very different cut may hash apart.
+  // Content hash of totals and canonical form: two masks hash alike where they attend the same pairs, however their
+  // slices are ordered, repeated or cut.
   Hash128 hash() const;
 
   // Overlapping pairs of slices as readable lines, at most `limit` of them; empty when the slices are disjoint.
+  // Not an error, often a mistake: the union counts such pairs once, another system might count them twice.
   std::vector<std::string> overlaps(size_t limit = 16) const;
 
   friend bool operator==(const AttnMaskSpec& a, const AttnMaskSpec& b) {

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "attnmux/export.h"
 #include "attnmux/mask.h"
@@ -29,8 +31,21 @@ ATTNMUX_API std::string_view to_string(MaskFamily family);
 // True where every mask of `inner` is a mask of `outer`.
 ATTNMUX_API bool contains(MaskFamily outer, MaskFamily inner);
 
-// The narrowest family that holds the mask, decided from its canonical bands.
+// The narrowest family that holds the mask, decided from the attended pairs, not from how they were written down.
 ATTNMUX_API MaskFamily classify(const AttnMaskSpec& mask);
+
+// A mask of packed documents in the terms of variable-length kernels: document i has queries
+// [cu_seqlens_q[i], cu_seqlens_q[i + 1]) and keys [cu_seqlens_k[i], cu_seqlens_k[i + 1]); its diagonal ends in its
+// bottom-right corner, and a query sees `left` keys before and `right` keys after the diagonal (-1: unbounded).
+struct PackedDocuments {
+  MaskFamily family = MaskFamily::kFull;  // never kArbitrary
+  std::vector<int64_t> cu_seqlens_q;      // [documents + 1], starts at 0
+  std::vector<int64_t> cu_seqlens_k;      // [documents + 1], starts at 0
+  int64_t left = -1;
+  int64_t right = -1;
+};
+// Nothing where the mask is no such packing (kArbitrary).
+ATTNMUX_API std::optional<PackedDocuments> packed_documents(const AttnMaskSpec& mask);
 
 class ATTNMUX_API MaskFamilySet {
  public:
