@@ -1,0 +1,68 @@
+#include "common/aten_flash.h"
+
+#include <ATen/ATen.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+
+#include <limits>
+
+namespace attnmux {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// THD to the kernel's [1, heads, tokens, head_dim], without a copy where the kernel reads the strides right.
+at::Tensor to_kernel(const at::Tensor& thd) {
+  const bool rows_apart = thd.stride(0) >= thd.size(2) && thd.stride(2) == 1;  // as BLAS wants its matrices
+  return (rows_apart ? thd : thd.contiguous()).transpose(0, 1).unsqueeze(0);
+}
+
+at::Tensor to_thd(const at::Tensor& kernel) { return kernel.squeeze(0).transpose(0, 1); }
+
+// The causal kernel writes -inf into the scores before it scales them, so it wants a positive scale: the sign moves
+// into q, and a scale of 0 becomes q = 0.
+struct PositiveScale {
+  double q_factor = 1;
+  double softmax_scale = 1;
+  at::Tensor apply(const at::Tensor& q) const { return q_factor == 1 ? q : q * q_factor; }
+};
+
+PositiveScale make_positive(double softmax_scale) {
+  if (softmax_scale > 0) return {.softmax_scale = softmax_scale};
+  if (softmax_scale < 0) return {.q_factor = -1, .softmax_scale = -softmax_scale};
+  return {.q_factor = 0};
+}
+
+bool nothing_to_do(const at::Tensor& q, const at::Tensor& k) { return q.numel() == 0 || k.numel() == 0; }
+
+}  // namespace
+
+ForwardResult aten_flash_forward(const ForwardArgs& args, const AtenFlashOptions& options) {
+  if (nothing_to_do(args.q, args.k)) {
+    const auto lse_dtype = args.q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    return {.out = at::zeros(args.q.sizes(), args.q.options()),
+            .lse = at::full({args.q.size(0), args.q.size(1)}, -kInfinity, args.q.options().dtype(lse_dtype))};
+  }
+  const PositiveScale scale = make_positive(args.softmax_scale);
+  auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+      to_kernel(scale.apply(args.q)), to_kernel(args.k), to_kernel(args.v), /*dropout_p=*/0.0, options.is_causal,
+      options.attn_mask, scale.softmax_scale);
+  return {.out = to_thd(out), .lse = to_thd(lse)};
+}
+
+BackwardResult aten_flash_backward(const BackwardArgs& args, const AtenFlashOptions& options) {
+  if (nothing_to_do(args.q, args.k)) {
+    return {.dq = at::zeros(args.q.sizes(), args.q.options()),
+            .dk = at::zeros(args.k.sizes(), args.k.options()),
+            .dv = at::zeros(args.v.sizes(), args.v.options())};
+  }
+  // The kernel computes exp(score - lse); -inf - (-inf) would be NaN where any finite lse gives the right 0.
+  const at::Tensor lse = args.lse.masked_fill(args.lse == -kInfinity, 0);
+  const PositiveScale scale = make_positive(args.softmax_scale);
+  auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+      to_kernel(args.dout), to_kernel(scale.apply(args.q)), to_kernel(args.k), to_kernel(args.v), to_kernel(args.out),
+      lse.transpose(0, 1).unsqueeze(0), /*dropout_p=*/0.0, options.is_causal, options.attn_mask, scale.softmax_scale);
+  return {.dq = scale.apply(to_thd(dq)), .dk = to_thd(dk), .dv = to_thd(dv)};
+}
+
+}  // namespace attnmux
