@@ -1,0 +1,46 @@
+// A causal language model whose attention asks the step: what training, evaluation and scoring use of a model.
+//
+//   std::unique_ptr<CausalLm> model = load_causal_lm(dir, config, {.training = true});      // models/families.h
+//   at::Tensor hidden = model->forward(input, step, {});
+//   at::Tensor loss = linear_cross_entropy(hidden, model->lm_head(), labels, valid_tokens);
+//
+// forward is const and may run from several threads, each with its own StepContext. The model owns its parameters.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+
+#include "attnmux/step_context.h"
+#include "models/nn/parameter_store.h"
+
+namespace attnmux {
+
+struct ModelInput {
+  at::Tensor input_ids;     // [tokens] int64, documents packed one behind another
+  at::Tensor position_ids;  // [tokens] int64, restarting in each document
+};
+
+// Sees each module's output as it is made, e.g. to find the first one that is not finite.
+using ModuleObserver = std::function<void(const std::string& module_path, const at::Tensor& output)>;
+
+struct ForwardOptions {
+  bool activation_checkpointing = false;
+  ModuleObserver observe;
+};
+
+class CausalLm {
+ public:
+  virtual ~CausalLm() = default;
+
+  // Final hidden states, [tokens, hidden]. REQUIRES: `step` is armed with a mask of that many tokens.
+  virtual at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const = 0;
+
+  // Output weights, [vocab, hidden]; the input embedding itself where the two are tied.
+  virtual const at::Tensor& lm_head() const = 0;
+
+  virtual const ParameterStore& parameters() const = 0;
+};
+
+}  // namespace attnmux
