@@ -35,6 +35,7 @@ std::string_view to_string(ReasonCode code) {
     case ReasonCode::kSoftcap: return "softcap";
     case ReasonCode::kSink: return "sink";
     case ReasonCode::kDropout: return "dropout";
+    case ReasonCode::kBackend: return "backend";
   }
   return "unknown";
 }

@@ -5,6 +5,8 @@
 # ATTNMUX_TORCH_DIR: folder that holds include/ and lib/ (a wheel's site-packages/torch).
 
 set(ATTNMUX_TORCH_VERSION 2.11.0)
+set(ATTNMUX_TORCH_CUDART_MAJOR 13)  # of the CUDA and NCCL that this LibTorch is built for
+set(ATTNMUX_TORCH_NCCL_MAJOR 2)
 set(ATTNMUX_TORCH_DIR "" CACHE PATH "LibTorch: the folder with include/ and lib/")
 if(NOT ATTNMUX_TORCH_DIR)
   file(GLOB _candidates ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)

@@ -65,6 +65,7 @@ enum class ReasonCode : uint8_t {
   kSoftcap,
   kSink,
   kDropout,
+  kBackend,  // the registry has no backend of this id
 };
 
 // Stable string ids, e.g. "mask.type", "dtype", "head_dim", "device.arch".
