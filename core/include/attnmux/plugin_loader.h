@@ -61,7 +61,7 @@ struct PluginScan {
   std::vector<PluginFolder> folders;
   std::vector<PluginFile> files;
   // Every refusal of a required file and every duplicate id, in one text; empty: nothing that must stop a program.
-  std::string fatal() const;
+  ATTNMUX_API std::string fatal() const;
 };
 
 // Never throws for what a plugin does wrong: for `attnmux plugins`, which shows every verdict.

@@ -12,7 +12,7 @@ namespace {
 [[gnu::used, gnu::section(".attnmux.abi")]] constinit const AbiTag tag = attnmux::make_abi_tag({});
 
 #ifndef DEFECT_NO_ENTRY
-StatusCode init(const HostApi*, Registrar*) noexcept { return StatusCode::kOk; }  // registers nothing
+[[maybe_unused]] StatusCode init(const HostApi*, Registrar*) noexcept { return StatusCode::kOk; }  // registers nothing
 
 #ifdef DEFECT_OTHER_TAG
 constexpr AbiTag other_tag() {
