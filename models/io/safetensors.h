@@ -45,8 +45,8 @@ class SafetensorsFile {
 
 class SafetensorsFolder {
  public:
-  // `dir` holds model.safetensors.index.json with its shards, or model.safetensors. Throws Error(kBadFile) naming the
-  // folder, the missing shard, or each tensor that the index places in a shard which does not hold it.
+  // `dir` holds model.safetensors, or else model.safetensors.index.json with its shards. Throws Error(kBadFile) naming
+  // the folder, the missing shard, or each tensor that the index places in a shard which does not hold it.
   static SafetensorsFolder open(const std::string& dir);
 
   const std::string& path() const { return dir_; }

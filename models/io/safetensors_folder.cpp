@@ -1,0 +1,121 @@
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "attnmux/error.h"
+#include "models/io/atomic_file.h"
+#include "models/io/safetensors.h"
+
+namespace attnmux {
+namespace {
+
+constexpr char kSingle[] = "model.safetensors";
+constexpr char kIndex[] = "model.safetensors.index.json";
+
+// weight_map of an index: tensor name -> shard file name.
+std::map<std::string, std::string> read_index(const std::string& path) {
+  const auto fail = [&](const std::string& what) { throw Error(ErrorCode::kBadFile, path + ": " + what); };
+  const std::string text = read_whole_file(path);
+  nlohmann::json index;
+  try {
+    index = nlohmann::json::parse(text);
+  } catch (const nlohmann::json::parse_error& error) {
+    fail(std::string("is not JSON: ") + error.what());
+  }
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    fail("has no object \"weight_map\" that maps tensor names to shards");
+  }
+  std::map<std::string, std::string> shard_of;
+  for (const auto& [name, shard] : index["weight_map"].items()) {
+    if (!shard.is_string()) fail("weight_map." + name + " is a JSON " + shard.type_name() + ", expected a file name");
+    const auto& file = shard.get_ref<const std::string&>();
+    if (file.empty() || file.find('/') != std::string::npos) {
+      fail("weight_map." + name + " = \"" + file + "\"; a shard is a file name in the same folder");
+    }
+    shard_of[name] = file;
+  }
+  if (shard_of.empty()) fail("\"weight_map\" is empty");
+  return shard_of;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 8;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kShown); ++i) text += (i ? ", " : "") + names[i];
+  if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
+  return text;
+}
+
+}  // namespace
+
+SafetensorsFolder SafetensorsFolder::open(const std::string& dir) {
+  namespace fs = std::filesystem;
+  SafetensorsFolder folder;
+  folder.dir_ = dir;
+  // As in transformers, a single file wins over an index that may be left from an earlier save.
+  if (fs::exists(dir + "/" + kSingle)) {
+    folder.files_.push_back(SafetensorsFile::open(dir + "/" + kSingle));
+    for (const std::string& name : folder.files_[0].names()) folder.file_index_[name] = 0;
+    return folder;
+  }
+  const std::string index_path = dir + "/" + kIndex;
+  if (!fs::exists(index_path)) {
+    throw Error(ErrorCode::kBadFile, dir + ": holds neither " + kSingle + " nor " + kIndex +
+                                         "; name a Hugging Face folder with safetensors weights");
+  }
+
+  std::map<std::string, size_t> opened;
+  std::vector<std::string> absent_shards, absent_tensors;
+  for (const auto& [name, shard] : read_index(index_path)) {
+    auto found = opened.find(shard);
+    if (found == opened.end()) {
+      if (!fs::exists(dir + "/" + shard)) {
+        if (std::find(absent_shards.begin(), absent_shards.end(), shard) == absent_shards.end()) {
+          absent_shards.push_back(shard);
+        }
+        continue;
+      }
+      found = opened.emplace(shard, folder.files_.size()).first;
+      folder.files_.push_back(SafetensorsFile::open(dir + "/" + shard));
+    }
+    if (!folder.files_[found->second].contains(name)) absent_tensors.push_back(name + " (" + shard + ")");
+    folder.file_index_[name] = found->second;
+  }
+  if (!absent_shards.empty()) {
+    throw Error(ErrorCode::kBadFile, index_path + ": names shards that are missing: " + joined(absent_shards));
+  }
+  if (!absent_tensors.empty()) {
+    throw Error(ErrorCode::kBadFile,
+                index_path + ": names tensors that their shards do not hold: " + joined(absent_tensors));
+  }
+  for (const SafetensorsFile& file : folder.files_) {
+    for (const std::string& name : file.names()) {
+      const auto found = folder.file_index_.find(name);
+      if (found == folder.file_index_.end() || &folder.files_[found->second] != &file) {
+        throw Error(ErrorCode::kBadFile,
+                    file.path() + ": holds tensor \"" + name + "\", which " + index_path + " does not place there");
+      }
+    }
+  }
+  return folder;
+}
+
+std::vector<std::string> SafetensorsFolder::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, index] : file_index_) names.push_back(name);
+  return names;
+}
+
+bool SafetensorsFolder::contains(const std::string& name) const { return file_index_.count(name) != 0; }
+
+const SafetensorsFile& SafetensorsFolder::file_at(const std::string& name) const {
+  const auto found = file_index_.find(name);
+  if (found == file_index_.end()) throw Error(ErrorCode::kBadFile, dir_ + ": holds no tensor \"" + name + "\"");
+  return files_[found->second];
+}
+
+SafetensorsInfo SafetensorsFolder::info(const std::string& name) const { return file_at(name).info(name); }
+at::Tensor SafetensorsFolder::tensor(const std::string& name) const { return file_at(name).tensor(name); }
+const std::string& SafetensorsFolder::file_of(const std::string& name) const { return file_at(name).path(); }
+
+}  // namespace attnmux
