@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "attnmux/error.h"
 #include "models/io/atomic_file.h"
+#include "models/io/json_node.h"
 #include "models/io/safetensors.h"
 
 namespace attnmux {
@@ -14,27 +14,15 @@ constexpr char kIndex[] = "model.safetensors.index.json";
 
 // weight_map of an index: tensor name -> shard file name.
 std::map<std::string, std::string> read_index(const std::string& path) {
-  const auto fail = [&](const std::string& what) { throw Error(ErrorCode::kBadFile, path + ": " + what); };
-  const std::string text = read_whole_file(path);
-  nlohmann::json index;
-  try {
-    index = nlohmann::json::parse(text);
-  } catch (const nlohmann::json::parse_error& error) {
-    fail(std::string("is not JSON: ") + error.what());
-  }
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    fail("has no object \"weight_map\" that maps tensor names to shards");
-  }
+  const JsonNode weight_map = JsonNode::parse(read_whole_file(path), path, ErrorCode::kBadFile).at("weight_map");
   std::map<std::string, std::string> shard_of;
-  for (const auto& [name, shard] : index["weight_map"].items()) {
-    if (!shard.is_string()) fail("weight_map." + name + " is a JSON " + shard.type_name() + ", expected a file name");
-    const auto& file = shard.get_ref<const std::string&>();
-    if (file.empty() || file.find('/') != std::string::npos) {
-      fail("weight_map." + name + " = \"" + file + "\"; a shard is a file name in the same folder");
+  for (const auto& [name, shard] : weight_map.members()) {
+    if (shard.text().empty() || shard.text().find('/') != std::string::npos) {
+      shard.fail("the name of a file in the same folder is expected");
     }
-    shard_of[name] = file;
+    shard_of[name] = shard.text();
   }
-  if (shard_of.empty()) fail("\"weight_map\" is empty");
+  if (shard_of.empty()) weight_map.fail("it names no tensor");
   return shard_of;
 }
 

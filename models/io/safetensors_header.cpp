@@ -2,17 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
-#include <utility>
+#include <optional>
+#include <tuple>
 
 #include "attnmux/error.h"
+#include "models/io/json_node.h"
 
 namespace attnmux {
 namespace {
-
-using nlohmann::json;
 
 constexpr char kMetadataKey[] = "__metadata__";
 constexpr uint64_t kLengthBytes = 8;
@@ -58,134 +56,62 @@ uint64_t read_length(std::string_view bytes, uint64_t file_size, const std::stri
   return length;
 }
 
-// nlohmann keeps the last of two equal keys; the format forbids them.
-json parse_unique(std::string_view text, const std::string& file_name) {
-  std::vector<std::set<std::string>> open_objects;
-  std::string duplicate;
-  const auto callback = [&](int, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::object_start) open_objects.emplace_back();
-    if (event == json::parse_event_t::object_end) open_objects.pop_back();
-    if (event == json::parse_event_t::key && !open_objects.back().insert(parsed.get_ref<const std::string&>()).second) {
-      if (duplicate.empty()) duplicate = parsed.get<std::string>();
-    }
-    return true;
-  };
-  json header;
-  try {
-    header = json::parse(text, callback);
-  } catch (const json::parse_error& error) {
-    fail(file_name, std::string("the header is not JSON: ") + error.what());
-  }
-  if (!duplicate.empty()) fail(file_name, "the header names \"" + duplicate + "\" twice");
-  if (!header.is_object()) {
-    fail(file_name, std::string("the header is a JSON ") + header.type_name() + ", expected an object");
-  }
-  return header;
+uint64_t non_negative(const JsonNode& value) {
+  if (value.integer() < 0) value.fail("a number that is not negative is expected");
+  return static_cast<uint64_t>(value.integer());
 }
 
-std::map<std::string, std::string> read_metadata(const json& value, const std::string& file_name) {
-  if (!value.is_object()) {
-    fail(file_name, std::string("__metadata__ is a JSON ") + value.type_name() + ", expected an object of texts");
+SafetensorsDType read_dtype(const JsonNode& value) {
+  std::string known;
+  for (const DTypeName& candidate : kDTypes) {
+    if (candidate.name == value.text()) return candidate.dtype;
+    known += (known.empty() ? "" : ", ") + std::string(candidate.name);
   }
-  std::map<std::string, std::string> metadata;
-  for (const auto& [key, text] : value.items()) {
-    if (!text.is_string()) {
-      fail(file_name, "__metadata__." + key + " is a JSON " + text.type_name() + ", expected a text");
-    }
-    metadata[key] = text.get<std::string>();
-  }
-  return metadata;
+  value.fail("known dtypes are " + known);
 }
 
-// One tensor's object, read key by key with errors that name the tensor.
-class EntryReader {
- public:
-  EntryReader(const std::string& name, const json& object, const std::string& file_name)
-      : name_(name), object_(object), file_name_(file_name) {}
+std::string list_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
 
-  SafetensorsEntry read() const {
-    if (!object_.is_object()) refuse(std::string("is a JSON ") + object_.type_name() + ", expected an object");
-    for (const auto& [key, value] : object_.items()) {
-      if (key != "dtype" && key != "shape" && key != "data_offsets") {
-        refuse("has an unknown key \"" + key + "\"; dtype, shape and data_offsets are known");
-      }
-    }
-    SafetensorsEntry entry;
-    entry.name = name_;
-    entry.dtype = read_dtype();
-    for (const json& extent : at("shape")) entry.shape.push_back(static_cast<int64_t>(number(extent, "shape")));
-    const json& offsets = at("data_offsets");
-    if (offsets.size() != 2) refuse("data_offsets holds " + std::to_string(offsets.size()) + " numbers, expected 2");
-    entry.begin = number(offsets[0], "data_offsets");
-    entry.end = number(offsets[1], "data_offsets");
-    check_size(entry);
-    return entry;
+// Bytes of a tensor, or nothing when they overflow 64 bits.
+std::optional<uint64_t> size_of(const SafetensorsEntry& entry) {
+  // A zero extent makes any shape empty, however large its others.
+  if (std::find(entry.shape.begin(), entry.shape.end(), 0) != entry.shape.end()) return 0;
+  int64_t bytes = size_in_bytes(entry.dtype);
+  for (const int64_t extent : entry.shape) {
+    if (__builtin_mul_overflow(bytes, extent, &bytes)) return std::nullopt;
   }
+  return static_cast<uint64_t>(bytes);
+}
 
- private:
-  [[noreturn]] void refuse(const std::string& what) const { fail(file_name_, "tensor \"" + name_ + "\" " + what); }
-
-  const json& member(const char* key) const {
-    const auto found = object_.find(key);
-    if (found == object_.end()) refuse(std::string("has no ") + key);
-    return *found;
-  }
-
-  const json& at(const char* key) const {  // an array
-    const json& value = member(key);
-    if (!value.is_array()) refuse(std::string(key) + " is a JSON " + value.type_name() + ", expected an array");
-    return value;
-  }
-
-  uint64_t number(const json& value, const char* key) const {
-    constexpr auto kMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > kMax) {
-      refuse(std::string(key) + " holds " + value.dump(-1, ' ', false, json::error_handler_t::replace) +
-             ", expected an integer from 0 to " + std::to_string(kMax));
-    }
-    return value.get<uint64_t>();
-  }
-
-  SafetensorsDType read_dtype() const {
-    const json& value = member("dtype");
-    if (!value.is_string()) refuse(std::string("dtype is a JSON ") + value.type_name() + ", expected a text");
-    std::string known;
-    for (const DTypeName& candidate : kDTypes) {
-      if (candidate.name == value.get_ref<const std::string&>()) return candidate.dtype;
-      known += (known.empty() ? "" : ", ") + std::string(candidate.name);
-    }
-    refuse("has dtype \"" + value.get<std::string>() + "\"; known are " + known);
-  }
-
-  void check_size(const SafetensorsEntry& entry) const {
-    if (entry.begin > entry.end) {
-      refuse("data_offsets [" + std::to_string(entry.begin) + ", " + std::to_string(entry.end) + "] are inverted");
-    }
-    // A zero extent makes any shape empty, however large its others.
-    const bool empty = std::find(entry.shape.begin(), entry.shape.end(), 0) != entry.shape.end();
-    int64_t bytes = empty ? 0 : size_in_bytes(entry.dtype);
-    for (const int64_t extent : entry.shape) {
-      if (!empty && __builtin_mul_overflow(bytes, extent, &bytes)) {
-        refuse("has a shape " + shape_text(entry) + " whose size overflows 64 bits");
-      }
-    }
-    if (entry.end - entry.begin != static_cast<uint64_t>(bytes)) {
-      refuse("has dtype " + std::string(to_string(entry.dtype)) + " and shape " + shape_text(entry) + ", " +
-             std::to_string(bytes) + " bytes, but data_offsets [" + std::to_string(entry.begin) + ", " +
-             std::to_string(entry.end) + "] span " + std::to_string(entry.end - entry.begin));
+SafetensorsEntry read_entry(const std::string& name, const JsonNode& object) {
+  for (const auto& [key, value] : object.members()) {
+    if (key != "dtype" && key != "shape" && key != "data_offsets") {
+      value.fail("a tensor has the keys dtype, shape and data_offsets alone");
     }
   }
+  SafetensorsEntry entry{.name = name, .dtype = read_dtype(object.at("dtype"))};
+  const JsonNode shape = object.at("shape");
+  for (const JsonNode& extent : shape.elements()) entry.shape.push_back(static_cast<int64_t>(non_negative(extent)));
+  const JsonNode offsets = object.at("data_offsets");
+  if (offsets.elements().size() != 2) offsets.fail("two offsets are expected: begin and end");
+  entry.begin = non_negative(offsets.elements()[0]);
+  entry.end = non_negative(offsets.elements()[1]);
 
-  static std::string shape_text(const SafetensorsEntry& entry) {
-    std::string text = "[";
-    for (size_t i = 0; i < entry.shape.size(); ++i) text += (i ? ", " : "") + std::to_string(entry.shape[i]);
-    return text + "]";
+  const std::string range = list_text({static_cast<int64_t>(entry.begin), static_cast<int64_t>(entry.end)});
+  if (entry.begin > entry.end) offsets.fail(range + " is inverted");
+  const std::optional<uint64_t> bytes = size_of(entry);
+  if (!bytes) shape.fail(list_text(entry.shape) + " has a size that overflows 64 bits");
+  if (entry.end - entry.begin != *bytes) {
+    offsets.fail(range + " spans " + std::to_string(entry.end - entry.begin) + " bytes, but dtype " +
+                 std::string(to_string(entry.dtype)) + " and shape " + list_text(entry.shape) + " need " +
+                 std::to_string(*bytes));
   }
-
-  const std::string& name_;
-  const json& object_;
-  const std::string& file_name_;
-};
+  return entry;
+}
 
 // The tensors must tile the data part: no gap, no overlap, nothing behind the end.
 void check_layout(const std::vector<SafetensorsEntry>& entries, uint64_t data_size, const std::string& file_name) {
@@ -217,14 +143,14 @@ int64_t size_in_bytes(SafetensorsDType dtype) { return row(dtype).bytes; }
 
 SafetensorsHeader parse_safetensors_header(std::string_view bytes, uint64_t file_size, const std::string& file_name) {
   const uint64_t length = read_length(bytes, file_size, file_name);
-  const json object = parse_unique(bytes.substr(kLengthBytes, length), file_name);
+  const JsonNode object = JsonNode::parse(bytes.substr(kLengthBytes, length), file_name, ErrorCode::kBadFile);
   SafetensorsHeader header;
   header.data_begin = kLengthBytes + length;
-  for (const auto& [name, value] : object.items()) {
+  for (const auto& [name, value] : object.members()) {
     if (name == kMetadataKey) {
-      header.metadata = read_metadata(value, file_name);
+      for (const auto& [key, text] : value.members()) header.metadata[key] = text.text();
     } else {
-      header.entries.push_back(EntryReader(name, value, file_name).read());
+      header.entries.push_back(read_entry(name, value));
     }
   }
   std::sort(header.entries.begin(), header.entries.end(), [](const auto& a, const auto& b) {
@@ -254,7 +180,7 @@ std::string format_safetensors_header(std::vector<SafetensorsEntry>& entries,
   std::string text;
   try {
     text = object.dump();
-  } catch (const json::type_error& error) {
+  } catch (const nlohmann::json::type_error& error) {
     throw Error(ErrorCode::kInvalidArgument,
                 std::string("a tensor name or a metadata text is not UTF-8: ") + error.what());
   }

@@ -22,7 +22,7 @@ int64_t size_in_bytes(SafetensorsDType dtype);
 struct SafetensorsEntry {
   std::string name;
   SafetensorsDType dtype = SafetensorsDType::kF32;
-  std::vector<int64_t> shape;  // empty: a scalar
+  std::vector<int64_t> shape{};  // empty: a scalar
   uint64_t begin = 0;          // bytes from the start of the data part
   uint64_t end = 0;
 };

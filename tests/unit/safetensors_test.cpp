@@ -6,19 +6,17 @@
 #include <sys/resource.h>
 
 #include <csignal>
-#include <fstream>
 
 #include "attnmux/error.h"
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors_header.h"
+#include "tests/unit/expect_error.h"
 #include "tests/unit/temp_dir.h"
 
 namespace attnmux {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 std::string little_endian(uint64_t value) {
   std::string bytes;
@@ -38,17 +36,6 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
 
 // By append: g++ 12 warns falsely about `"{" + text`.
 std::string braced(const std::string& entries) { return std::string(1, '{').append(entries).append(1, '}'); }
-
-template <typename Function>
-void expect_error(ErrorCode code, const std::vector<std::string>& parts, Function&& function) {
-  try {
-    function();
-    FAIL() << "no error";
-  } catch (const Error& error) {
-    EXPECT_EQ(to_string(error.code()), to_string(code)) << error.what();
-    for (const std::string& part : parts) EXPECT_THAT(error.what(), HasSubstr(part));
-  }
-}
 
 TEST(Safetensors, RoundTripOfEveryDType) {
   const TempDir dir;
@@ -186,7 +173,7 @@ std::vector<BadFile> bad_files() {
       {"SurplusData", file_bytes(good, 17), {"byte 16", "17", "surplus"}},
       {"HeaderNotJson", file_bytes("{\"w\":", 0), {"not JSON"}},
       {"HeaderNotUtf8", file_bytes("{\"\xff\":1}", 0), {"not JSON"}},
-      {"HeaderAnArray", file_bytes("[1]", 0), {"array", "expected an object"}},
+      {"HeaderAnArray", file_bytes("[1]", 0), {"array", "object is expected"}},
       {"NameTwice",
        file_bytes(braced(entry("w", "U8", "[1]", 0, 1) + "," + entry("w", "U8", "[1]", 1, 2)), 2),
        {"\"w\" twice"}},
@@ -195,29 +182,31 @@ std::vector<BadFile> bad_files() {
       {"StartsLate", file_bytes(braced(entry("w", "U8", "[1]", 1, 2)), 2), {"\"w\"", "byte 1", "gap"}},
       {"OffsetsNotTheShape",
        file_bytes(braced(entry("w", "F32", "[2,2]", 0, 12)), 12),
-       {"\"w\"", "F32", "[2, 2]", "16 bytes", "span 12"}},
-      {"OffsetsInverted", file_bytes(braced(entry("w", "F32", "[0]", 4, 0)), 4), {"[4, 0]", "inverted"}},
+       {"w.data_offsets", "F32", "[2, 2]", "need 16", "spans 12"}},
+      {"OffsetsInverted",
+       file_bytes(braced(entry("w", "F32", "[0]", 4, 0)), 4),
+       {"w.data_offsets", "[4, 0]", "inverted"}},
       {"SizeOverflow",
        file_bytes(braced(entry("w", "F32", "[4294967296,4294967296]", 0, 0)), 0),
-       {"\"w\"", "overflows"}},
+       {"w.shape", "[4294967296, 4294967296]", "overflows"}},
       {"UnknownDType",
        file_bytes(braced(entry("w", "F8_E4M3", "[1]", 0, 1)), 1),
-       {"\"w\"", "F8_E4M3", "F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL"}},
-      {"DTypeANumber", file_bytes(member("3", "[1]", "[0,1]"), 1), {"dtype is a JSON number"}},
-      {"ShapeAText", file_bytes(member("\"U8\"", "\"1\"", "[0,1]"), 1), {"shape is a JSON string"}},
-      {"NegativeExtent", file_bytes(member("\"U8\"", "[-1]", "[0,1]"), 1), {"shape holds -1"}},
-      {"FractionalExtent", file_bytes(member("\"U8\"", "[1.5]", "[0,1]"), 1), {"shape holds 1.5"}},
+       {"w.dtype", "F8_E4M3", "F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL"}},
+      {"DTypeANumber", file_bytes(member("3", "[1]", "[0,1]"), 1), {"w.dtype is 3", "text"}},
+      {"ShapeAText", file_bytes(member("\"U8\"", "\"1\"", "[0,1]"), 1), {"w.shape is \"1\"", "array"}},
+      {"NegativeExtent", file_bytes(member("\"U8\"", "[-1]", "[0,1]"), 1), {"w.shape[0] is -1"}},
+      {"FractionalExtent", file_bytes(member("\"U8\"", "[1.5]", "[0,1]"), 1), {"w.shape[0] is 1.5", "integer"}},
       {"HugeOffset",
        file_bytes(member("\"U8\"", "[1]", "[0,9223372036854775808]"), 1),
-       {"data_offsets holds 9223372036854775808"}},
-      {"ThreeOffsets", file_bytes(member("\"U8\"", "[1]", "[0,1,1]"), 1), {"3 numbers"}},
-      {"NoShape", file_bytes(R"({"w":{"dtype":"U8","data_offsets":[0,1]}})", 1), {"\"w\"", "no shape"}},
+       {"w.data_offsets[1] is 9223372036854775808"}},
+      {"ThreeOffsets", file_bytes(member("\"U8\"", "[1]", "[0,1,1]"), 1), {"w.data_offsets", "two"}},
+      {"NoShape", file_bytes(R"({"w":{"dtype":"U8","data_offsets":[0,1]}})", 1), {"w.shape is missing"}},
       {"UnknownKey",
        file_bytes(R"({"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"strides":[1]}})", 1),
-       {"\"w\"", "\"strides\""}},
-      {"EntryANumber", file_bytes(R"({"w":7})", 0), {"\"w\"", "number"}},
-      {"MetadataANumber", file_bytes(R"({"__metadata__":{"a":1}})", 0), {"__metadata__.a", "number"}},
-      {"MetadataAnArray", file_bytes(R"({"__metadata__":[]})", 0), {"__metadata__", "array"}},
+       {"w.strides"}},
+      {"EntryANumber", file_bytes(R"({"w":7})", 0), {"w is 7", "object"}},
+      {"MetadataANumber", file_bytes(R"({"__metadata__":{"a":1}})", 0), {"__metadata__.a is 1", "text"}},
+      {"MetadataAnArray", file_bytes(R"({"__metadata__":[]})", 0), {"__metadata__ is an array"}},
   };
 }
 
@@ -279,10 +268,10 @@ TEST_F(ShardedFolder, BadIndexIsRefused) {
   };
   refused(R"({"a": "1.safetensors", "b": "3.safetensors"})", {"index.json", "missing", "3.safetensors"});
   refused(R"({"a": "2.safetensors", "b": "2.safetensors"})", {"index.json", "a (2.safetensors)"});
-  refused(R"({"a": "1.safetensors", "b": "../2.safetensors"})", {"weight_map.b", "../2.safetensors"});
-  refused(R"({"a": 1})", {"weight_map.a", "number"});
-  refused("{}", {"empty"});
-  refused("[]", {"weight_map"});
+  refused(R"({"a": "1.safetensors", "b": "../2.safetensors"})", {"weight_map.b", "../2.safetensors", "file"});
+  refused(R"({"a": 1})", {"weight_map.a is 1"});
+  refused("{}", {"weight_map", "names no tensor"});
+  refused("[]", {"weight_map is an array"});
   refused("{", {"not JSON"});
   write_safetensors(dir_.file("2.safetensors"), {{"b", at::ones({1})}, {"surplus", at::ones({1})}}, {});
   refused(R"({"a": "1.safetensors", "b": "2.safetensors"})", {"2.safetensors", "\"surplus\""});

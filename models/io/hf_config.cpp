@@ -1,0 +1,221 @@
+#include "models/io/hf_config.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "attnmux/error.h"
+#include "models/io/atomic_file.h"
+#include "models/io/json_node.h"
+
+namespace attnmux {
+namespace {
+
+constexpr char kArchitecture[] = "LlamaForCausalLM";
+constexpr char kModelType[] = "llama";
+
+int64_t positive(const JsonNode& value) {
+  if (value.integer() <= 0) value.fail("a positive integer is expected");
+  return value.integer();
+}
+
+int64_t positive_or(const JsonNode& object, const std::string& key, int64_t otherwise) {
+  return object.has(key) ? positive(object.at(key)) : otherwise;
+}
+
+double positive_number(const JsonNode& value) {
+  if (!(value.number() > 0)) value.fail("a positive number is expected");
+  return value.number();
+}
+
+bool flag(const JsonNode& object, const std::string& key) { return object.has(key) && object.at(key).boolean(); }
+
+void check_architecture(const JsonNode& root) {
+  const std::string built = std::string("built is ") + kArchitecture + " (model_type \"" + kModelType + "\")";
+  if (!root.has("architectures") && !root.has("model_type")) root.at("architectures").fail(built);
+  if (root.has("architectures")) {
+    const std::vector<JsonNode> names = root.at("architectures").elements();
+    if (names.size() != 1) root.at("architectures").fail("one name is expected; " + built);
+    if (names[0].text() != kArchitecture) names[0].fail(built);
+  }
+  if (root.has("model_type") && root.at("model_type").text() != kModelType) root.at("model_type").fail(built);
+}
+
+// Each asks for a computation that would be left out silently.
+void check_nothing_unbuilt(const JsonNode& root) {
+  if (root.has("hidden_act") && root.at("hidden_act").text() != "silu") {
+    root.at("hidden_act").fail("built is \"silu\"");
+  }
+  if (root.has("sliding_window") && !(root.has("use_sliding_window") && !flag(root, "use_sliding_window"))) {
+    root.at("sliding_window")
+        .fail(
+            "sliding window attention is not built for this model, and would be ignored; "
+            "set it to null if the model does not use it");
+  }
+  for (const char* key : {"mlp_bias", "is_encoder_decoder", "add_cross_attention", "rope_interleaved"}) {
+    if (flag(root, key)) root.at(key).fail("this is not built; false is");
+  }
+  for (const char* key : {"quantization_config", "attn_logit_softcapping", "final_logit_softcapping"}) {
+    if (root.has(key)) root.at(key).fail("this is not built; it must be null or absent");
+  }
+  if (root.has("pretraining_tp") && root.at("pretraining_tp").integer() != 1) {
+    root.at("pretraining_tp").fail("built is 1: projections in one piece");
+  }
+  if (root.has("attention_dropout") && root.at("attention_dropout").number() != 0) {
+    root.at("attention_dropout").fail("attention dropout is not built; 0 is");
+  }
+  if (root.has("layer_types")) {
+    for (const JsonNode& type : root.at("layer_types").elements()) {
+      if (type.text() != "full_attention") type.fail("built is \"full_attention\"");
+    }
+  }
+}
+
+void check_partial_rotary(const JsonNode& object) {
+  if (object.has("partial_rotary_factor") && object.at("partial_rotary_factor").number() != 1) {
+    object.at("partial_rotary_factor").fail("rotary embedding of a part of the head is not built; 1 is");
+  }
+}
+
+RopeType rope_type(const JsonNode& scaling) {
+  const bool newer = scaling.has("rope_type");
+  if (newer && scaling.has("type") && scaling.at("type").text() != scaling.at("rope_type").text()) {
+    scaling.at("type").fail("rope_type says \"" + scaling.at("rope_type").text() + "\"; remove one of them");
+  }
+  if (!newer && !scaling.has("type")) return RopeType::kDefault;
+  const JsonNode name = scaling.at(newer ? "rope_type" : "type");
+  if (name.text() == "default") return RopeType::kDefault;
+  if (name.text() == "linear") return RopeType::kLinear;
+  if (name.text() == "llama3") return RopeType::kLlama3;
+  name.fail("built are default, linear and llama3");
+}
+
+// `scaling`: rope_scaling of transformers 4, or rope_parameters of transformers 5.
+void read_rope_scaling(const JsonNode& scaling, RopeConfig& rope) {
+  std::vector<std::string> known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"};
+  rope.type = rope_type(scaling);
+  check_partial_rotary(scaling);
+  if (rope.type != RopeType::kDefault) {
+    known.push_back("factor");
+    rope.factor = positive_number(scaling.at("factor"));
+  }
+  if (rope.type == RopeType::kLlama3) {
+    known.insert(known.end(), {"low_freq_factor", "high_freq_factor", "original_max_position_embeddings"});
+    rope.low_freq_factor = positive_number(scaling.at("low_freq_factor"));
+    rope.high_freq_factor = positive_number(scaling.at("high_freq_factor"));
+    rope.original_max_position_embeddings = positive(scaling.at("original_max_position_embeddings"));
+    if (rope.high_freq_factor <= rope.low_freq_factor) {
+      scaling.at("high_freq_factor")
+          .fail("it must exceed low_freq_factor, which is " + std::to_string(rope.low_freq_factor));
+    }
+  }
+  for (const auto& [key, value] : scaling.members()) {
+    if (!value.is_null() && std::find(known.begin(), known.end(), key) == known.end()) {
+      value.fail("this rope type does not have the key, which would be ignored; remove it");
+    }
+  }
+}
+
+RopeConfig read_rope(const JsonNode& root) {
+  RopeConfig rope;
+  check_partial_rotary(root);
+  if (root.has("rope_theta")) rope.theta = positive_number(root.at("rope_theta"));
+  if (root.has("rope_parameters") && root.has("rope_scaling")) {
+    root.at("rope_scaling").fail("rope_parameters is there, too; remove one of them");
+  }
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!root.has(key)) continue;
+    const JsonNode scaling = root.at(key);
+    read_rope_scaling(scaling, rope);
+    if (!scaling.has("rope_theta")) continue;
+    const double theta = positive_number(scaling.at("rope_theta"));
+    if (root.has("rope_theta") && theta != rope.theta) {
+      scaling.at("rope_theta").fail("the top level says " + std::to_string(rope.theta) + "; remove one of them");
+    }
+    rope.theta = theta;
+  }
+  return rope;
+}
+
+void read_heads(const JsonNode& root, LlamaConfig& config) {
+  config.num_attention_heads = positive(root.at("num_attention_heads"));
+  config.num_key_value_heads = positive_or(root, "num_key_value_heads", config.num_attention_heads);
+  if (config.num_attention_heads % config.num_key_value_heads != 0) {
+    root.at("num_key_value_heads")
+        .fail("it must divide num_attention_heads, which is " + std::to_string(config.num_attention_heads));
+  }
+  if (root.has("head_dim")) {
+    config.head_dim = positive(root.at("head_dim"));
+    if (config.head_dim % 2 != 0) root.at("head_dim").fail("rotary embedding needs an even number");
+    return;
+  }
+  config.head_dim = config.hidden_size / config.num_attention_heads;
+  if (config.hidden_size % config.num_attention_heads != 0 || config.head_dim % 2 != 0) {
+    root.at("hidden_size")
+        .fail("without head_dim, an even multiple of num_attention_heads is expected, which is " +
+              std::to_string(config.num_attention_heads));
+  }
+}
+
+void read_special_ids(const JsonNode& root, LlamaConfig& config) {
+  const auto token_id = [&](const JsonNode& value) {
+    if (value.integer() < 0 || value.integer() >= config.vocab_size) {
+      value.fail("a token id from 0 to " + std::to_string(config.vocab_size - 1) + " is expected");
+    }
+    return value.integer();
+  };
+  if (root.has("bos_token_id")) config.bos_token_id = token_id(root.at("bos_token_id"));
+  if (!root.has("eos_token_id")) return;
+  const JsonNode eos = root.at("eos_token_id");
+  if (!eos.is_array()) {
+    config.eos_token_ids = {token_id(eos)};
+    return;
+  }
+  for (const JsonNode& id : eos.elements()) config.eos_token_ids.push_back(token_id(id));
+}
+
+// "backend": {"attn": ...} is NeMo Automodel's spelling.
+void read_attn_implementation(const JsonNode& root, LlamaConfig& config) {
+  const auto take = [&](const JsonNode& value) {
+    if (!config.attn_implementation_key.empty() && config.attn_implementation != value.text()) {
+      value.fail(config.attn_implementation_key + " says \"" + config.attn_implementation + "\"; remove one of them");
+    }
+    config.attn_implementation = value.text();
+    config.attn_implementation_key = value.path();
+  };
+  for (const char* key : {"attn_implementation", "_attn_implementation"}) {
+    if (root.has(key)) take(root.at(key));
+  }
+  if (root.has("backend") && root.at("backend").has("attn")) take(root.at("backend").at("attn"));
+}
+
+}  // namespace
+
+LlamaConfig parse_llama_config(const std::string& text, const std::string& file_name) {
+  const JsonNode root = JsonNode::parse(text, file_name, ErrorCode::kConfig);
+  if (!root.is_object()) root.fail("an object is expected");
+  check_architecture(root);
+  check_nothing_unbuilt(root);
+  LlamaConfig config;
+  config.vocab_size = positive(root.at("vocab_size"));
+  config.hidden_size = positive(root.at("hidden_size"));
+  config.intermediate_size = positive(root.at("intermediate_size"));
+  config.num_hidden_layers = positive(root.at("num_hidden_layers"));
+  read_heads(root, config);
+  config.max_position_embeddings = positive_or(root, "max_position_embeddings", config.max_position_embeddings);
+  if (root.has("rms_norm_eps")) config.rms_norm_eps = positive_number(root.at("rms_norm_eps"));
+  config.rope = read_rope(root);
+  config.tie_word_embeddings = flag(root, "tie_word_embeddings");
+  config.attention_bias = flag(root, "attention_bias");
+  read_special_ids(root, config);
+  if (root.has("torch_dtype")) config.dtype = root.at("torch_dtype").text();
+  if (root.has("dtype")) config.dtype = root.at("dtype").text();
+  read_attn_implementation(root, config);
+  return config;
+}
+
+LlamaConfig read_llama_config(const std::string& dir) {
+  const std::string path = dir + "/config.json";
+  return parse_llama_config(read_whole_file(path), path);
+}
+
+}  // namespace attnmux

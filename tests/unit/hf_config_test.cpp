@@ -1,0 +1,237 @@
+#include "models/io/hf_config.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/unit/expect_error.h"
+#include "tests/unit/temp_dir.h"
+
+namespace attnmux {
+namespace {
+
+using nlohmann::json;
+
+// SmolLM2-135M's, and what a test changes in it (RFC 7386: null removes a key, which `set` below can avoid).
+json smollm2() {
+  return json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": false, "attention_dropout": 0.0,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "hidden_act": "silu", "hidden_size": 576,
+    "intermediate_size": 1536, "max_position_embeddings": 8192, "mlp_bias": false, "num_attention_heads": 9,
+    "num_hidden_layers": 30, "num_key_value_heads": 3, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+    "rope_interleaved": false, "rope_scaling": null, "rope_theta": 100000, "tie_word_embeddings": true,
+    "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 49152})");
+}
+
+LlamaConfig parse(const json& value) { return parse_llama_config(value.dump(), "config.json"); }
+
+LlamaConfig parse_with(const std::string& patch) {
+  json value = smollm2();
+  value.merge_patch(json::parse(patch));
+  return parse(value);
+}
+
+TEST(HfConfig, ReadsSmolLM2) {
+  const TempDir dir;
+  dir.write("config.json", smollm2().dump());
+  const LlamaConfig config = read_llama_config(dir.path());
+  EXPECT_EQ(config.vocab_size, 49152);
+  EXPECT_EQ(config.hidden_size, 576);
+  EXPECT_EQ(config.intermediate_size, 1536);
+  EXPECT_EQ(config.num_hidden_layers, 30);
+  EXPECT_EQ(config.num_attention_heads, 9);
+  EXPECT_EQ(config.num_key_value_heads, 3);
+  EXPECT_EQ(config.head_dim, 64);
+  EXPECT_EQ(config.max_position_embeddings, 8192);
+  EXPECT_EQ(config.rms_norm_eps, 1e-5);
+  EXPECT_EQ(config.rope.type, RopeType::kDefault);
+  EXPECT_EQ(config.rope.theta, 100000);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  EXPECT_FALSE(config.attention_bias);
+  EXPECT_EQ(config.bos_token_id, 1);
+  EXPECT_EQ(config.eos_token_ids, std::vector<int64_t>{2});
+  EXPECT_EQ(config.dtype, "bfloat16");
+  EXPECT_EQ(config.attn_implementation, "");
+}
+
+TEST(HfConfig, DefaultsAreThoseOfTransformers) {
+  const LlamaConfig config = parse(json::parse(R"({"architectures": ["LlamaForCausalLM"], "vocab_size": 10,
+      "hidden_size": 24, "intermediate_size": 7, "num_hidden_layers": 1, "num_attention_heads": 3})"));
+  EXPECT_EQ(config.num_key_value_heads, 3);
+  EXPECT_EQ(config.head_dim, 8);
+  EXPECT_EQ(config.max_position_embeddings, 2048);
+  EXPECT_EQ(config.rms_norm_eps, 1e-6);
+  EXPECT_EQ(config.rope.theta, 10000);
+  EXPECT_FALSE(config.tie_word_embeddings);
+  EXPECT_FALSE(config.bos_token_id.has_value());
+  EXPECT_TRUE(config.eos_token_ids.empty());
+}
+
+TEST(HfConfig, HeadDimMayBeGivenApart) {
+  const LlamaConfig config = parse_with(R"({"head_dim": 128, "num_attention_heads": 7, "num_key_value_heads": 7})");
+  EXPECT_EQ(config.head_dim, 128);
+}
+
+TEST(HfConfig, EosMayBeAList) {
+  EXPECT_EQ(parse_with(R"({"eos_token_id": [2, 5]})").eos_token_ids, (std::vector<int64_t>{2, 5}));
+}
+
+TEST(HfConfig, DTypeInBothSpellings) {
+  EXPECT_EQ(parse_with(R"({"torch_dtype": null, "dtype": "float32"})").dtype, "float32");
+}
+
+struct RopeCase {
+  std::string name;
+  std::string patch;
+  RopeConfig expected;
+};
+void PrintTo(const RopeCase& rope, std::ostream* stream) { *stream << rope.name; }
+
+class HfConfigRope : public ::testing::TestWithParam<RopeCase> {};
+
+TEST_P(HfConfigRope, IsRead) {
+  const RopeConfig rope = parse_with(GetParam().patch).rope;
+  const RopeConfig& expected = GetParam().expected;
+  EXPECT_EQ(rope.type, expected.type);
+  EXPECT_EQ(rope.theta, expected.theta);
+  EXPECT_EQ(rope.factor, expected.factor);
+  EXPECT_EQ(rope.low_freq_factor, expected.low_freq_factor);
+  EXPECT_EQ(rope.high_freq_factor, expected.high_freq_factor);
+  EXPECT_EQ(rope.original_max_position_embeddings, expected.original_max_position_embeddings);
+}
+
+const RopeConfig kLlama32 = {.type = RopeType::kLlama3,
+                             .theta = 500000,
+                             .factor = 32,
+                             .low_freq_factor = 1,
+                             .high_freq_factor = 4,
+                             .original_max_position_embeddings = 8192};
+INSTANTIATE_TEST_SUITE_P(
+    Forms, HfConfigRope,
+    ::testing::Values(
+        RopeCase{"Transformers4", R"({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 32.0,
+                 "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})",
+                 kLlama32},
+        RopeCase{"Transformers5", R"({"rope_theta": null, "rope_parameters": {"rope_type": "llama3", "factor": 32.0,
+                 "rope_theta": 5e5, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                 "original_max_position_embeddings": 8192}})",
+                 kLlama32},
+        RopeCase{"LinearByOldKey",
+                 R"({"rope_scaling": {"type": "linear", "factor": 2}})",
+                 {.type = RopeType::kLinear, .theta = 100000, .factor = 2}},
+        RopeCase{"DefaultOf5",
+                 R"({"rope_theta": null, "rope_parameters": {"rope_type": "default", "rope_theta": 7e4}})",
+                 {.theta = 70000}},
+        RopeCase{"ThetaAloneOf5", R"({"rope_theta": null, "rope_parameters": {"rope_theta": 7e4}})", {.theta = 70000}},
+        RopeCase{"NoTheta", R"({"rope_theta": null})", {.theta = 10000}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(HfConfig, AttnImplementationInEachSpelling) {
+  for (const char* patch : {R"({"attn_implementation": "magi"})", R"({"_attn_implementation": "magi"})",
+                            R"({"backend": {"attn": "magi", "linear": "te"}})"}) {
+    EXPECT_EQ(parse_with(patch).attn_implementation, "magi") << patch;
+  }
+  EXPECT_EQ(parse_with(R"({"_attn_implementation": "magi"})").attn_implementation_key, "_attn_implementation");
+  EXPECT_EQ(parse_with(R"({"backend": {"attn": "magi"}})").attn_implementation_key, "backend.attn");
+}
+
+struct BadConfig {
+  std::string name;
+  std::string patch;
+  std::vector<std::string> message;
+};
+void PrintTo(const BadConfig& bad, std::ostream* stream) { *stream << bad.name; }
+
+class HfConfigBad : public ::testing::TestWithParam<BadConfig> {};
+
+TEST_P(HfConfigBad, IsRefusedNamingFileAndKey) {
+  std::vector<std::string> message = GetParam().message;
+  message.push_back("config.json: ");
+  expect_error(ErrorCode::kConfig, message, [] { parse_with(GetParam().patch); });
+}
+
+constexpr char kLlama3Rope[] = R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
+    "high_freq_factor": 4, "original_max_position_embeddings": 8192}})";
+
+std::string llama3_rope_with(const std::string& patch) {
+  json value = json::parse(kLlama3Rope);
+  value["rope_scaling"].merge_patch(json::parse(patch));
+  return value.dump();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Keys, HfConfigBad,
+    ::testing::Values(
+        BadConfig{"NoVocabSize", R"({"vocab_size": null})", {"vocab_size is missing"}},
+        BadConfig{"NoHiddenSize", R"({"hidden_size": null})", {"hidden_size is missing"}},
+        BadConfig{"NoLayers", R"({"num_hidden_layers": null})", {"num_hidden_layers is missing"}},
+        BadConfig{"NoHeads", R"({"num_attention_heads": null})", {"num_attention_heads is missing"}},
+        BadConfig{"NoArchitecture", R"({"architectures": null, "model_type": null})", {"architectures is missing"}},
+        BadConfig{"OtherArchitecture",
+                  R"({"architectures": ["MistralForCausalLM"]})",
+                  {"architectures[0] is \"MistralForCausalLM\"", "LlamaForCausalLM"}},
+        BadConfig{"OtherModelType", R"({"model_type": "mistral"})", {"model_type is \"mistral\"", "llama"}},
+        BadConfig{"TextForNumber", R"({"hidden_size": "576"})", {"hidden_size is \"576\"", "integer"}},
+        BadConfig{"FractionForInteger", R"({"num_hidden_layers": 1.5})", {"num_hidden_layers is 1.5", "integer"}},
+        BadConfig{"NegativeSize", R"({"vocab_size": -3})", {"vocab_size is -3", "positive"}},
+        BadConfig{"NumberForFlag", R"({"tie_word_embeddings": 1})", {"tie_word_embeddings is 1", "true or false"}},
+        BadConfig{"KvHeadsDoNotDivide", R"({"num_key_value_heads": 4})", {"num_key_value_heads is 4", "divide", "9"}},
+        BadConfig{"OddHeadDim", R"({"head_dim": 63})", {"head_dim is 63", "even"}},
+        BadConfig{"HiddenSizeNoMultiple", R"({"hidden_size": 577})", {"hidden_size is 577", "9"}},
+        BadConfig{"Gelu", R"({"hidden_act": "gelu"})", {"hidden_act is \"gelu\"", "silu"}},
+        BadConfig{"SlidingWindow", R"({"sliding_window": 4096})", {"sliding_window is 4096", "would be ignored"}},
+        BadConfig{"MlpBias", R"({"mlp_bias": true})", {"mlp_bias is true"}},
+        BadConfig{"TensorParallelPretraining", R"({"pretraining_tp": 2})", {"pretraining_tp is 2"}},
+        BadConfig{"Quantized", R"({"quantization_config": {"bits": 4}})", {"quantization_config is an object"}},
+        BadConfig{"AttentionDropout", R"({"attention_dropout": 0.1})", {"attention_dropout is 0.1"}},
+        BadConfig{"LayerTypes",
+                  R"({"layer_types": ["full_attention", "sliding_attention"]})",
+                  {"layer_types[1] is \"sliding_attention\""}},
+        BadConfig{"Yarn",
+                  R"({"rope_scaling": {"rope_type": "yarn", "factor": 4}})",
+                  {"rope_scaling.rope_type is \"yarn\"", "default, linear and llama3"}},
+        BadConfig{"RopeTypesDisagree",
+                  R"({"rope_scaling": {"rope_type": "linear", "type": "llama3", "factor": 4}})",
+                  {"rope_scaling.type", "linear"}},
+        BadConfig{"LinearWithoutFactor", R"({"rope_scaling": {"type": "linear"}})", {"rope_scaling.factor is missing"}},
+        BadConfig{"Llama3WithoutOriginal",
+                  llama3_rope_with(R"({"original_max_position_embeddings": null})"),
+                  {"rope_scaling.original_max_position_embeddings is missing"}},
+        BadConfig{"Llama3FactorsInverted",
+                  llama3_rope_with(R"({"low_freq_factor": 4})"),
+                  {"rope_scaling.high_freq_factor is 4", "exceed"}},
+        BadConfig{"UnknownRopeKey", llama3_rope_with(R"({"beta_fast": 32})"), {"rope_scaling.beta_fast is 32"}},
+        BadConfig{"PartialRotary", R"({"partial_rotary_factor": 0.5})", {"partial_rotary_factor is 0.5"}},
+        BadConfig{"ThetasDisagree",
+                  R"({"rope_parameters": {"rope_theta": 5}})",
+                  {"rope_parameters.rope_theta is 5", "100000"}},
+        BadConfig{"RopeTwice",
+                  R"({"rope_parameters": {"rope_theta": 1e5}, "rope_scaling": {"type": "linear"}})",
+                  {"rope_scaling", "rope_parameters"}},
+        BadConfig{"ZeroTheta", R"({"rope_theta": 0})", {"rope_theta is 0", "positive"}},
+        BadConfig{"EosOutOfRange", R"({"eos_token_id": [2, 49152]})", {"eos_token_id[1] is 49152", "49151"}},
+        BadConfig{"AttnImplementationsDisagree",
+                  R"({"_attn_implementation": "sdpa", "backend": {"attn": "magi"}})",
+                  {"backend.attn is \"magi\"", "_attn_implementation", "\"sdpa\""}},
+        BadConfig{"AttnImplementationAnObject",
+                  R"({"_attn_implementation": {"text_config": "magi"}})",
+                  {"_attn_implementation is an object", "text"}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(HfConfig, AnUnusedSlidingWindowIsNoError) {
+  EXPECT_EQ(parse_with(R"({"sliding_window": 4096, "use_sliding_window": false})").hidden_size, 576);
+}
+
+TEST(HfConfig, BadFilesAreNamed) {
+  const TempDir dir;
+  expect_error(ErrorCode::kBadFile, {dir.path() + "/config.json", "No such file"},
+               [&] { read_llama_config(dir.path()); });
+  expect_error(ErrorCode::kBadFile, {"c.json", "not JSON", "line 2, column 2"},
+               [] { parse_llama_config("{\"a\": 1,\n }", "c.json"); });
+  expect_error(ErrorCode::kBadFile, {"c.json", "\"a\" twice"},
+               [] { parse_llama_config(R"({"a": 1, "a": 2})", "c.json"); });
+  expect_error(ErrorCode::kConfig, {"c.json", "object"}, [] { parse_llama_config("[]", "c.json"); });
+}
+
+}  // namespace
+}  // namespace attnmux
