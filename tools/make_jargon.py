@@ -20,7 +20,7 @@ DEFAULT_TEXT = pathlib.Path("/usr/share/doc/jargon-text/jargon.txt.gz")
 HELD_OUT_EVERY = 20
 INDENT = "   "
 LEXICON_BEGIN = re.compile(r"Glossary$")
-LEXICON_END = re.compile(r" +Part III\. Appendices$")
+LEXICON_END = re.compile(r" +Part\sIII\.\sAppendices$")  # \s: the blanks do not break
 SECTION = re.compile(r"  \S$")  # a letter; its list of heads follows
 HEAD = re.compile(r"   :\S.*?:")
 
