@@ -51,7 +51,7 @@ ATTNMUX_API int64_t area(const AttnSlice& slice);
 class ATTNMUX_API AttnMaskSpec {
  public:
   // Totals are below 2^31, so that every area fits in int64. Throws Error(kInvalidArgument) naming the slices that are
-  // out of range or inverted, with index and values, and for a union that falls into more than 2^24 pieces.
+  // out of range or inverted, with index and values, and for a union that falls into more than 2^22 pieces.
   // O((slices + pieces of the union) log^2).
   AttnMaskSpec(std::vector<AttnSlice> slices, int64_t total_q, int64_t total_k);
 
@@ -79,7 +79,8 @@ class ATTNMUX_API AttnMaskSpec {
   // slices are ordered, repeated or cut.
   Hash128 hash() const;
 
-  // Overlapping pairs of slices as readable lines, at most `limit` of them; empty when the slices are disjoint.
+  // Overlapping slices as readable lines, at most `limit` of them; empty when the slices are disjoint. Where many
+  // overlap, each of them is named rather than every pair.
   // Not an error, often a mistake: the union counts such pairs once, another system might count them twice.
   std::vector<std::string> overlaps(size_t limit = 16) const;
 

@@ -23,8 +23,8 @@ ATTNMUX_API AttnMaskSpec mask_from_json(std::string_view json);
 ATTNMUX_API std::string mask_to_json(const AttnMaskSpec& mask);
 
 struct SvgOptions {
-  int64_t size_px = 640;   // the longer side of the picture
-  std::string title;       // shown above; empty: none
+  int64_t size_px = 640;  // the longer side of the picture
+  std::string title;      // shown above; empty: none
 };
 // Attended pairs drawn as exact polygons, one a slice; axes carry token counts.
 ATTNMUX_API std::string mask_to_svg(const AttnMaskSpec& mask, const SvgOptions& options);
