@@ -1,0 +1,147 @@
+// Forward pass of one (q tile, head): FlashAttention-2, algorithm 1 (arXiv 2307.08691), over the runs of a tile plan.
+//
+//   for each k tile of the plan that the q tile meets
+//     pack its attended keys: K [keys, d], V [keys, dv]
+//     for each panel of kPanel queries
+//       S^T [keys, kPanel] = K Q^T          one gemm, narrowed to the keys that the panel attends
+//       mask (partial tiles), online softmax down the rows
+//       O [kPanel, dv] += P V               P^T is read transposed in place
+//
+// Scores are kept transposed: a query is a vector lane, which makes softmax and masks plain vertical code, and lets
+// both products read their operands without repacking. Q is packed once, transposed and scaled.
+// Memory: scratch of a few tiles a worker; nothing grows with the sequence. One worker owns an output row: no atomics,
+// and the result does not depend on the number of threads.
+#pragma once
+
+#include "gemm.h"
+#include "pack.h"
+#include "panel_mask.h"
+#include "softmax.h"
+
+namespace attnmux::tiled_cpu {
+namespace ATTNMUX_ISA {
+
+constexpr double kLog2E = 1.4426950408889634074;
+constexpr double kLn2 = 0.69314718055994530942;
+
+template <class T>
+constexpr int32_t kPanels = kQTile / kPanel<T>;
+
+template <class T>
+struct ForwardScratch {
+  T* q_rows;           // [kPanel, d]
+  T* q_columns;        // [panels, d, kPanel]
+  T* k;                // [kKTile, d]
+  T* v;                // [kKTile, dv]
+  T* scores;           // [kKTile, kPanel]
+  T* out;              // [kQTile, dv]
+  RowState<T>* state;  // [panels]
+  size_t bytes;
+
+  ForwardScratch(void* base, int64_t d, int64_t dv) {
+    T* at = static_cast<T*>(base);
+    q_rows = at;
+    q_columns = q_rows + kPanel<T> * d;
+    k = q_columns + kQTile * d;
+    v = k + kKTile * d;
+    scores = v + kKTile * dv;
+    out = scores + kKTile * kPanel<T>;
+    state = reinterpret_cast<RowState<T>*>(out + kQTile * dv);
+    bytes = (kPanel<T> * d + kQTile * d + kKTile * (d + dv) + kKTile * kPanel<T> + kQTile * dv) * sizeof(T) +
+            kPanels<T> * sizeof(RowState<T>);
+  }
+};
+
+// Packs queries [begin, begin + rows) times `scale` as panels [padded, kPanel]; lanes beyond `rows` are 0.
+template <class S>
+inline void pack_panels(const View& view, int64_t begin, int64_t rows, int64_t head, int64_t dim, int64_t padded,
+                        Compute<S> scale, Compute<S>* staging, Compute<S>* panels) {
+  using T = Compute<S>;
+  for (int64_t row = 0; row < rows; row += kPanel<T>) {
+    const int64_t count = smaller(kPanel<T>, rows - row);
+    pack_rows<S>(view, begin + row, count, head, dim, padded, staging);
+    zero(staging + count * padded, (kPanel<T> - count) * padded);
+    transpose_panel(staging, padded, scale, panels + row * padded);
+  }
+}
+
+// One panel against the packed keys of its cover: k and v start at cover.key_begin.
+template <class T>
+inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int64_t head_dim,
+                          int64_t d, int64_t dv, const T* q_columns, const T* k, const T* v, T* scores, T* out,
+                          RowState<T>& state) {
+  const int64_t keys = cover.key_end - cover.key_begin;
+  const int32_t column = cover.row_begin / kWidth<T> * kWidth<T>;
+  const int32_t column_end = static_cast<int32_t>(round_up(cover.row_end, kWidth<T>));
+  gemm<T, Walk::kRows>(keys, column_end - column, head_dim, k, d, q_columns + column, kPanel<T>, scores + column,
+                       kPanel<T>, /*add=*/false);
+  if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, scores);
+  if (softmax_step(scores, keys, column, column_end, state)) {
+    for (int32_t r = cover.row_begin; r < cover.row_end; ++r) {
+      const Vec<T> correction = splat(state.correction[r]);
+      for (int64_t c = 0; c < dv; c += kWidth<T>) store(out + r * dv + c, load(out + r * dv + c) * correction);
+    }
+  }
+  gemm<T, Walk::kColumns>(cover.row_end - cover.row_begin, dv, keys, scores + cover.row_begin, kPanel<T>, v, dv,
+                          out + cover.row_begin * dv, dv, /*add=*/true);
+}
+
+template <class S>
+inline void write_rows(const ForwardProblem& p, int64_t begin, int64_t rows, int64_t head, int64_t dv,
+                       const Compute<S>* out, const RowState<Compute<S>>* state) {
+  using T = Compute<S>;
+  for (int64_t r = 0; r < rows; ++r) {
+    const RowState<T>& panel = state[r / kPanel<T>];
+    const T sum = panel.sum[r % kPanel<T>];
+    const T maximum = panel.maximum[r % kPanel<T>];
+    const bool empty = sum == 0;  // a row with keys holds at least its maximum's exponential, 1
+    S* to = static_cast<S*>(p.out.data) + (begin + r) * p.out.token + head * p.out.head;
+    unpack_row<S>(out + r * dv, p.dims.head_dim_v, empty ? T(0) : 1 / sum, to, p.out.dim);
+    static_cast<T*>(p.lse)[(begin + r) * p.dims.heads_q + head] =
+        empty ? -T(__builtin_inf()) : T((double{maximum} + __builtin_log2(double{sum})) * kLn2);
+  }
+}
+
+template <class S>
+size_t forward_scratch(const ForwardProblem& p) {
+  using T = Compute<S>;
+  return ForwardScratch<T>(nullptr, round_up(p.dims.head_dim, kWidth<T>), round_up(p.dims.head_dim_v, kWidth<T>)).bytes;
+}
+
+template <class S>
+void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) {
+  using T = Compute<S>;
+  const int64_t d = round_up(p.dims.head_dim, kWidth<T>), dv = round_up(p.dims.head_dim_v, kWidth<T>);
+  const int64_t begin = int64_t{q_tile} * kQTile;
+  const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
+  const int64_t kv_head = head / group_size(p.dims);
+  ForwardScratch<T> scratch(base, d, dv);
+
+  pack_panels<S>(p.q, begin, rows, head, p.dims.head_dim, d, T(p.softmax_scale * kLog2E), scratch.q_rows,
+                 scratch.q_columns);
+  zero(scratch.out, rows * dv);
+  for (int32_t i = 0; i < kPanels<T>; ++i) reset(scratch.state[i]);
+
+  for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
+    const TileRun run = p.plan.runs[r];
+    Cover covers[kPanels<T>];
+    const Cover all = cover_panels<T>(p.plan, run.mask_id, rows, covers);
+    for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
+      const int64_t first_key = tile * kKTile + all.key_begin, keys = all.key_end - all.key_begin;
+      pack_rows<S>(p.k, first_key, keys, kv_head, p.dims.head_dim, d, scratch.k);
+      pack_rows<S>(p.v, first_key, keys, kv_head, p.dims.head_dim_v, dv, scratch.v);
+      for (int32_t row = 0; row < rows; row += kPanel<T>) {
+        const Cover& cover = covers[row / kPanel<T>];
+        if (cover.empty()) continue;
+        const int64_t skip = cover.key_begin - all.key_begin;
+        forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
+                      scratch.k + skip * d, scratch.v + skip * dv, scratch.scores, scratch.out + row * dv,
+                      scratch.state[row / kPanel<T>]);
+      }
+    }
+  }
+  write_rows<S>(p, begin, rows, head, dv, scratch.out, scratch.state);
+}
+
+}  // namespace ATTNMUX_ISA
+}  // namespace attnmux::tiled_cpu

@@ -1,0 +1,106 @@
+// What the kernels see: raw pointers, strides and the tile plan as plain arrays, and the table of functions that each
+// instruction set provides. No tensor, no container and no standard algorithm may enter a translation unit that is
+// compiled for a newer instruction set than the rest: an inline function emitted there could be the copy that the
+// linker keeps for the whole program, and would then fault on an older processor.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "attnmux/tile_plan.h"
+
+namespace attnmux::tiled_cpu {
+
+// bfloat16 and float16 as bits; float and double stand for themselves.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+// [tokens, heads, dim] with any strides, in elements.
+struct View {
+  const void* data = nullptr;
+  int64_t token = 0;
+  int64_t head = 0;
+  int64_t dim = 0;
+};
+
+struct MutableView {
+  void* data = nullptr;
+  int64_t token = 0;
+  int64_t head = 0;
+  int64_t dim = 0;
+};
+
+struct Dims {
+  int64_t total_q = 0;
+  int64_t total_k = 0;
+  int64_t heads_q = 0;
+  int64_t heads_kv = 0;
+  int64_t head_dim = 0;
+  int64_t head_dim_v = 0;
+};
+
+// Tile shape of every plan here: large enough to hide packing, small enough that the scores of one panel of queries
+// stay in L1. Partial tiles are narrowed to their attended part, so a mask finer than a tile costs little.
+inline constexpr int32_t kQTile = 128;
+inline constexpr int32_t kKTile = 128;
+
+// The arrays of a TilePlan of shape {kQTile, kKTile}.
+struct PlanView {
+  const int32_t* run_offsets = nullptr;
+  const TileRun* runs = nullptr;
+  int32_t num_intervals = 0;
+  const RowInterval* intervals = nullptr;
+  const uint64_t* bits = nullptr;
+};
+
+struct ForwardProblem {
+  Dims dims;
+  PlanView plan;
+  View q, k, v;
+  MutableView out;
+  void* lse = nullptr;  // [total_q, heads_q], float or double
+  double softmax_scale = 1.0;
+};
+
+// `Segment`: neighbouring k tiles whose dK and dV one worker accumulates.
+struct BackwardProblem {
+  Dims dims;
+  PlanView plan;
+  View q, k, v;
+  View out, dout;
+  const void* lse = nullptr;  // [total_q, heads_q], float or double
+  void* delta = nullptr;      // [heads_q, total_q], rowsum(dout * out)
+  void* dq = nullptr;         // [total_q, heads_q, head_dim], float or double, zero at the start
+  MutableView dk, dv;
+  double softmax_scale = 1.0;
+  int32_t tiles_per_segment = 1;
+  int32_t num_k_tiles = 0;
+  const int32_t* segment_q_tiles = nullptr;  // [segments, 2]: first and one past the last q tile that it meets
+  int32_t* dq_turn = nullptr;  // [q tiles, heads_q]: 1 + the last segment that has added to dq; 0 at the start
+};
+
+// One dtype's kernels for one instruction set. Scratch is one buffer a worker, aligned to 64 bytes.
+struct Kernels {
+  size_t (*forward_scratch)(const ForwardProblem&);
+  void (*forward)(const ForwardProblem&, int32_t q_tile, int64_t head, void* scratch);
+  size_t (*backward_scratch)(const BackwardProblem&);
+  void (*delta)(const BackwardProblem&, int32_t q_tile, int64_t head, void* scratch);
+  // Waits for the segment before it where both meet a q tile: segments of a head must be started in order.
+  void (*backward)(const BackwardProblem&, int32_t segment, int64_t kv_head, void* scratch);
+};
+
+struct KernelTable {
+  Kernels float32, bfloat16, float16, float64;
+};
+
+const KernelTable& generic_kernels();
+#if defined(__x86_64__)
+const KernelTable& avx2_kernels();    // AVX2, FMA, F16C
+const KernelTable& avx512_kernels();  // AVX-512 F, BW, DQ, VL
+#endif
+
+}  // namespace attnmux::tiled_cpu

@@ -1,0 +1,225 @@
+#include "tiled_cpu/magi_backend.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "attnmux/error.h"
+#include "common/gates.h"
+#include "common/prepared_as.h"
+#include "tiled_cpu/magi_prepared.h"
+
+namespace attnmux {
+namespace {
+
+using tiled_cpu::BackwardProblem;
+using tiled_cpu::Dims;
+using tiled_cpu::ForwardProblem;
+using tiled_cpu::Kernels;
+using tiled_cpu::KernelTable;
+using tiled_cpu::kQTile;
+using tiled_cpu::MagiPrepared;
+using tiled_cpu::MutableView;
+using tiled_cpu::View;
+
+constexpr std::string_view kId = "magi";
+constexpr int64_t kMaxHeadDim = 512;
+constexpr int64_t kMaxTokens = (int64_t{1} << 31) - kQTile;
+
+std::optional<Reason> head_dims_within_limit(const AttentionRequest& request) {
+  const std::string want = "at most " + std::to_string(kMaxHeadDim);
+  if (request.head_dim > kMaxHeadDim)
+    return Reason{ReasonCode::kHeadDim, std::to_string(request.head_dim), want, "choose another backend"};
+  if (value_head_dim(request) > kMaxHeadDim)
+    return Reason{ReasonCode::kHeadDimV, std::to_string(request.head_dim_v), want, "choose another backend"};
+  return std::nullopt;
+}
+
+std::optional<Reason> tokens_within_limit(const AttentionRequest& request) {
+  if (request.max_tokens <= kMaxTokens) return std::nullopt;
+  return Reason{ReasonCode::kLength, std::to_string(request.max_tokens) + " tokens",
+                "at most " + std::to_string(kMaxTokens) + " tokens", "shorten the packed sequence"};
+}
+
+constexpr Gate kGates[] = {
+    dtype_among<DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64>,
+    valid_heads,
+    valid_head_dims,
+    head_dims_within_limit,
+    tokens_within_limit,
+    on_device<DeviceKind::kCpu>,
+    no_softcap,
+    no_attention_sink,
+    no_dropout,
+};
+
+// Whether processor and operating system have the instructions that the kernels of `isa` are compiled with.
+bool has(CpuIsa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return isa == CpuIsa::kGeneric || (avx2 && (isa == CpuIsa::kAvx2 || avx512));
+#else
+  return isa == CpuIsa::kGeneric;
+#endif
+}
+
+const KernelTable& kernel_table(CpuIsa isa) {
+#if defined(__x86_64__)
+  if (isa == CpuIsa::kAvx512) return tiled_cpu::avx512_kernels();
+  if (isa == CpuIsa::kAvx2) return tiled_cpu::avx2_kernels();
+#endif
+  return tiled_cpu::generic_kernels();
+}
+
+const Kernels& kernels_of(const KernelTable& table, at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat: return table.float32;
+    case at::kBFloat16: return table.bfloat16;
+    case at::kHalf: return table.float16;
+    case at::kDouble: return table.float64;
+    default:
+      throw Error(ErrorCode::kContractBroken, std::string("magi: dtype ") + at::toString(dtype) +
+                                                  " was not planned; fp32, bf16, fp16 and fp64 are taken");
+  }
+}
+
+at::ScalarType compute_dtype(const at::Tensor& q) { return q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+View view_of(const at::Tensor& t) {
+  return {.data = t.const_data_ptr(), .token = t.stride(0), .head = t.stride(1), .dim = t.stride(2)};
+}
+
+MutableView mutable_view_of(const at::Tensor& t) {
+  return {.data = t.mutable_data_ptr(), .token = t.stride(0), .head = t.stride(1), .dim = t.stride(2)};
+}
+
+Dims dims_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  return {.total_q = q.size(0),
+          .total_k = k.size(0),
+          .heads_q = q.size(1),
+          .heads_kv = k.size(1),
+          .head_dim = q.size(2),
+          .head_dim_v = v.size(2)};
+}
+
+// Runs work(item, scratch) for items [0, count), which threads take one by one in ascending order.
+template <class Work>
+void run_in_order(int64_t count, size_t scratch_bytes, const Work& work) {
+  if (count == 0) return;
+  constexpr size_t kAlignment = 64;
+  const int64_t workers = std::min<int64_t>(count, at::get_num_threads());
+  const int64_t stride = static_cast<int64_t>((scratch_bytes + kAlignment - 1) / kAlignment * kAlignment);
+  const at::Tensor scratch = at::empty({workers * stride}, at::kByte);  // ATen aligns to 64 bytes
+  std::byte* const base = static_cast<std::byte*>(scratch.mutable_data_ptr());
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker) {
+      for (int64_t item = next++; item < count; item = next++) work(item, base + worker * stride);
+    }
+  });
+}
+
+class MagiBackend final : public AttentionBackend {
+ public:
+  explicit MagiBackend(const KernelTable& table) : table_(table) {}
+
+  BackendInfo info() const override {
+    return {.id = std::string(kId),
+            .version = ATTNMUX_VERSION,
+            .description = "tiled attention for every mask: time grows with the attended area, memory with the length"};
+  }
+
+  Support query(const AttentionRequest& request) const noexcept override { return run_gates(kGates, request); }
+
+  std::shared_ptr<const Prepared> prepare(const AttnMaskSpec& mask, const AttentionShape& shape) const override {
+    return std::make_shared<MagiPrepared>(mask, shape);
+  }
+
+  ForwardResult forward(const Prepared& prepared, const ForwardArgs& args) const override {
+    const auto& own = prepared_as<MagiPrepared>(prepared, kId);
+    const auto options = args.q.options();
+    const at::Tensor out = at::empty({args.q.size(0), args.q.size(1), args.v.size(2)}, options);
+    const at::Tensor lse = at::empty({args.q.size(0), args.q.size(1)}, options.dtype(compute_dtype(args.q)));
+    const ForwardProblem problem = {.dims = dims_of(args.q, args.k, args.v),
+                                    .plan = own.view(),
+                                    .q = view_of(args.q),
+                                    .k = view_of(args.k),
+                                    .v = view_of(args.v),
+                                    .out = mutable_view_of(out),
+                                    .lse = lse.mutable_data_ptr(),
+                                    .softmax_scale = args.softmax_scale};
+    const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
+    const int64_t heads = problem.dims.heads_q;
+    run_in_order(own.plan.num_q_tiles * heads, kernels.forward_scratch(problem), [&](int64_t item, void* scratch) {
+      kernels.forward(problem, own.q_order[item / heads], item % heads, scratch);
+    });
+    return {.out = out, .lse = lse};
+  }
+
+  BackwardResult backward(const Prepared& prepared, const BackwardArgs& args) const override {
+    const auto& own = prepared_as<MagiPrepared>(prepared, kId);
+    const auto compute = args.q.options().dtype(compute_dtype(args.q));
+    const at::Tensor dq = at::zeros(args.q.sizes(), compute);
+    const at::Tensor dk = at::empty(args.k.sizes(), args.k.options());
+    const at::Tensor dv = at::empty(args.v.sizes(), args.v.options());
+    const at::Tensor lse = args.lse.to(compute.dtype()).contiguous();
+    const at::Tensor delta = at::empty({args.q.size(1), args.q.size(0)}, compute);
+    const at::Tensor dq_turn = at::zeros({own.plan.num_q_tiles, args.q.size(1)}, at::kInt);
+    const BackwardProblem problem = {.dims = dims_of(args.q, args.k, args.v),
+                                     .plan = own.view(),
+                                     .q = view_of(args.q),
+                                     .k = view_of(args.k),
+                                     .v = view_of(args.v),
+                                     .out = view_of(args.out),
+                                     .dout = view_of(args.dout),
+                                     .lse = lse.const_data_ptr(),
+                                     .delta = delta.mutable_data_ptr(),
+                                     .dq = dq.mutable_data_ptr(),
+                                     .dk = mutable_view_of(dk),
+                                     .dv = mutable_view_of(dv),
+                                     .softmax_scale = args.softmax_scale,
+                                     .tiles_per_segment = own.tiles_per_segment,
+                                     .num_k_tiles = own.plan.num_k_tiles,
+                                     .segment_q_tiles = own.segment_q_tiles.data(),
+                                     .dq_turn = static_cast<int32_t*>(dq_turn.mutable_data_ptr())};
+    const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
+    const int64_t heads_q = problem.dims.heads_q, heads_kv = problem.dims.heads_kv;
+    const size_t scratch_bytes = kernels.backward_scratch(problem);
+    run_in_order(own.plan.num_q_tiles * heads_q, scratch_bytes, [&](int64_t item, void* scratch) {
+      kernels.delta(problem, static_cast<int32_t>(item / heads_q), item % heads_q, scratch);
+    });
+    // Segment by segment, for the kernel waits for earlier segments of the same head.
+    run_in_order(own.num_segments * heads_kv, scratch_bytes, [&](int64_t item, void* scratch) {
+      kernels.backward(problem, static_cast<int32_t>(item / heads_kv), item % heads_kv, scratch);
+    });
+    return {.dq = dq.to(args.q.scalar_type()), .dk = dk, .dv = dv};
+  }
+
+ private:
+  const KernelTable& table_;
+};
+
+}  // namespace
+
+CpuIsa best_cpu_isa() {
+  if (has(CpuIsa::kAvx512)) return CpuIsa::kAvx512;
+  return has(CpuIsa::kAvx2) ? CpuIsa::kAvx2 : CpuIsa::kGeneric;
+}
+
+std::shared_ptr<const AttentionBackend> make_magi_backend(CpuIsa isa) {
+  if (!has(isa)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "magi: this processor lacks the instruction set asked for; leave it out to take the best one at hand");
+  }
+  return std::make_shared<MagiBackend>(kernel_table(isa));
+}
+
+}  // namespace attnmux

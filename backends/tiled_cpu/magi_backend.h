@@ -1,0 +1,26 @@
+// "magi" on the CPU: tiled attention over the tile plan, forward and backward.
+//
+// Every mask, grouped-query heads without repeating keys, any strides, head_dim and head_dim_v from 1 to 512 (they may
+// differ), fp32, bf16, fp16 and fp64. Time is proportional to the attended area, memory to the length. Results do not
+// depend on the number of threads. bf16 and fp16 are computed in fp32 tiles and rounded once, at the end.
+//
+// Read in this order: kernel.h (what a kernel sees), forward.h and backward.h (the algorithms), softmax.h, gemm.h,
+// panel_mask.h, pack.h, simd.h; magi_backend.cpp prepares a mask and hands tiles to threads.
+#pragma once
+
+#include <memory>
+
+#include "attnmux/backend.h"
+
+namespace attnmux {
+
+// Vector instructions, each including those before it.
+enum class CpuIsa { kGeneric, kAvx2, kAvx512 };
+
+// What this processor and operating system have.
+CpuIsa best_cpu_isa();
+
+// Throws Error(kInvalidArgument) for an instruction set that this processor lacks.
+std::shared_ptr<const AttentionBackend> make_magi_backend(CpuIsa isa = best_cpu_isa());
+
+}  // namespace attnmux

@@ -1,0 +1,129 @@
+// Vectors of the instruction set this translation unit is compiled for (GCC and clang vector extensions), and 2^x.
+// Included by isa_*.cpp only, which define ATTNMUX_ISA; see kernel.h for why nothing here may leave that namespace.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "kernel.h"
+
+namespace attnmux::tiled_cpu {
+namespace ATTNMUX_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kGemmRows = 8;  // rows of a register block: 8 x 2 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kGemmRows = 4;  // 4 x 2 accumulators of 16 registers
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kGemmRows = 4;
+#endif
+
+template <class T>
+struct SimdTypes;
+template <>
+struct SimdTypes<float> {
+  typedef float Vec __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t Int __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t IntScalar;
+};
+template <>
+struct SimdTypes<double> {
+  typedef double Vec __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t Int __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t IntScalar;
+};
+
+template <class T>
+using Vec = typename SimdTypes<T>::Vec;
+template <class T>
+constexpr int kWidth = kVectorBytes / sizeof(T);
+// Queries of one panel: two vectors, the columns of every register block.
+template <class T>
+constexpr int kPanel = 2 * kWidth<T>;
+
+// Score of a pair that is not attended: finite, so that differences of two of them are not NaN.
+template <class T>
+constexpr T kMasked = T(-1e30);
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+inline int64_t group_size(const Dims& dims) { return dims.heads_q / dims.heads_kv; }
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vec<T> v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+inline Vec<T> splat(T x) {
+  return x - Vec<T>{};
+}
+
+// b where either is NaN.
+inline Vec<float> maximum(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+inline Vec<double> maximum(Vec<double> a, Vec<double> b) {
+#if defined(__AVX512F__)
+  return _mm512_max_pd(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_pd(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// 2^x, relative error below 2e-7; 0 below 2^-126, NaN for NaN. REQUIRES: x <= 127.
+// x = n + f with |f| <= 1/2; 2^f by the polynomial of degree 5 of least relative error (Remez: 7.5e-8).
+inline Vec<float> exp2(Vec<float> x) {
+  const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  const Vec<float> clamped = maximum(splat(-1000.0f), x);
+  const Vec<float> shifted = clamped + magic;
+  const Vec<float> n = shifted - magic;
+  const Vec<float> f = clamped - n;
+  Vec<float> p = splat(1.3276472632e-3f);
+  p = p * f + 9.67554134312e-3f;
+  p = p * f + 5.55071327186e-2f;
+  p = p * f + 2.40221197237e-1f;
+  p = p * f + 6.93146967065e-1f;
+  p = p * f + 1.00000007165f;
+#if defined(__AVX512F__)
+  return _mm512_scalef_ps(p, n);
+#else
+  using Int = SimdTypes<float>::Int;
+  const Int exponent = (Int)shifted << 23;  // the bits of magic above fall out
+  const Vec<float> scaled = (Vec<float>)((Int)p + exponent);
+  // NaN is not below the limit; its bits plus an exponent would be any number, so it goes through p.
+  return clamped < -126.0f ? Vec<float>{} : (clamped == clamped ? scaled : p);
+#endif
+}
+
+inline Vec<double> exp2(Vec<double> x) {
+  for (int i = 0; i < kWidth<double>; ++i) x[i] = __builtin_exp2(x[i]);
+  return x;
+}
+
+}  // namespace ATTNMUX_ISA
+}  // namespace attnmux::tiled_cpu
