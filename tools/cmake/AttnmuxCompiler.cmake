@@ -25,7 +25,9 @@ find_program(ATTNMUX_MOLD mold)
 
 add_library(attnmux_flags INTERFACE)
 add_library(attnmux::flags ALIAS attnmux_flags)
-target_compile_options(attnmux_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -fno-plt
+# -Wno-missing-field-initializers: designated initializers leave members at their defaults on purpose.
+target_compile_options(attnmux_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+    -fno-plt
     $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;-fopenmp>)  # at::parallel_for is an OpenMP loop in its header
 # Everywhere, not only where toml++ is used: a precompiled header serves only targets with the same macros.
 target_compile_options(attnmux_flags INTERFACE

@@ -1,0 +1,54 @@
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "attnmux/error.h"
+#include "attnmux/selection_policy.h"
+
+namespace attnmux {
+namespace {
+
+struct Named {
+  std::string key;
+  std::string value;
+};
+
+void read(const nlohmann::json& object, const char* key, const std::string& shown, const std::string& file_name,
+          std::vector<Named>& found) {
+  const auto entry = object.find(key);
+  if (entry == object.end() || entry->is_null()) return;
+  if (!entry->is_string()) {
+    throw Error(ErrorCode::kConfig, file_name + ": key \"" + shown + "\" must be a string that names a backend, got " +
+                                        std::string(entry->type_name()) +
+                                        "; for one backend per part of the model write [[attention.rules]] in TOML");
+  }
+  found.push_back({shown, entry->get<std::string>()});
+}
+
+}  // namespace
+
+std::optional<SelectionPolicy> policy_from_config_json(const std::string& json, const std::string& file_name) {
+  nlohmann::json config;
+  try {
+    config = nlohmann::json::parse(json);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kConfig, file_name + ": not valid JSON: " + error.what());
+  }
+  if (!config.is_object()) throw Error(ErrorCode::kConfig, file_name + ": a JSON object is expected");
+  std::vector<Named> found;
+  read(config, "_attn_implementation", "_attn_implementation", file_name, found);
+  read(config, "attn_implementation", "attn_implementation", file_name, found);
+  if (const auto backend = config.find("backend"); backend != config.end() && backend->is_object()) {
+    read(*backend, "attn", "backend.attn", file_name, found);
+  }
+  if (found.empty()) return std::nullopt;
+  for (const Named& other : found) {
+    if (other.value != found.front().value) {
+      throw Error(ErrorCode::kConfig, file_name + ": key \"" + found.front().key + "\" says \"" + found.front().value +
+                                          "\", key \"" + other.key + "\" says \"" + other.value +
+                                          "\"; keep one of them");
+    }
+  }
+  return policy_from_attn_implementation(found.front().value, file_name + ": " + found.front().key);
+}
+
+}  // namespace attnmux
