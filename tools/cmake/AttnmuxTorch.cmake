@@ -2,14 +2,19 @@
 # wheel's own TorchConfig insists on a CUDA toolkit. Links libtorch_cpu and libc10 only: the CUDA part is
 # loaded at run time where a GPU is wanted. Also used by the installed package (attnmuxConfig.cmake).
 #
-# ATTNMUX_TORCH_DIR: folder that holds include/ and lib/ (a wheel's site-packages/torch).
+# ATTNMUX_TORCH_DIR: folder that holds include/ and lib/ (a wheel's site-packages/torch). By default the one of .venv,
+# which tools/setup makes; in the installed package the one that attnmux was built with.
 
 set(ATTNMUX_TORCH_VERSION 2.11.0)
 set(ATTNMUX_TORCH_CUDART_MAJOR 13)  # of the CUDA and NCCL that this LibTorch is built for
 set(ATTNMUX_TORCH_NCCL_MAJOR 2)
 set(ATTNMUX_TORCH_DIR "" CACHE PATH "LibTorch: the folder with include/ and lib/")
 if(NOT ATTNMUX_TORCH_DIR)
-  file(GLOB _candidates ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+  if(ATTNMUX_TORCH_RECORDED_DIR)
+    set(_candidates ${ATTNMUX_TORCH_RECORDED_DIR})
+  else()
+    file(GLOB _candidates ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+  endif()
   if(_candidates)
     list(GET _candidates 0 _first)
     set(ATTNMUX_TORCH_DIR ${_first} CACHE PATH "" FORCE)
@@ -17,15 +22,16 @@ if(NOT ATTNMUX_TORCH_DIR)
 endif()
 if(NOT EXISTS ${ATTNMUX_TORCH_DIR}/include/ATen/ATen.h)
   message(FATAL_ERROR "LibTorch not found (ATTNMUX_TORCH_DIR='${ATTNMUX_TORCH_DIR}').\n"
-    "Run tools/setup, which installs torch==${ATTNMUX_TORCH_VERSION} into .venv, or pass "
-    "-DATTNMUX_TORCH_DIR=<site-packages/torch of that version>.")
+    "Pass -DATTNMUX_TORCH_DIR=<site-packages/torch of torch==${ATTNMUX_TORCH_VERSION}>; in attnmux's own tree "
+    "tools/setup installs it into .venv.")
 endif()
 file(STRINGS ${ATTNMUX_TORCH_DIR}/include/torch/headeronly/version.h _lines REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
 string(REGEX REPLACE "[^0-9;]*([0-9]+)" "\\1" _numbers "${_lines}")
 string(REPLACE ";" "." _found "${_numbers}")
 if(NOT _found STREQUAL ATTNMUX_TORCH_VERSION)
   message(FATAL_ERROR "LibTorch ${_found} in ${ATTNMUX_TORCH_DIR}; this release is built for "
-    "${ATTNMUX_TORCH_VERSION} exactly. Run tools/setup.")
+    "${ATTNMUX_TORCH_VERSION} exactly. Pass -DATTNMUX_TORCH_DIR=<site-packages/torch of that version>; in attnmux's "
+    "own tree tools/setup installs it into .venv.")
 endif()
 
 # libtorch_cpu needs these two libraries of the CUDA runtime even on a machine without a GPU.
