@@ -1,5 +1,6 @@
 // A complete plugin in one file: fp32 attention on the CPU over a dense mask, forward and backward. Slow and correct.
-// Copy it, rename "minimal", and replace forward() and backward() by your kernel; query() must refuse what it cannot do.
+// Copy it, rename "minimal", and replace forward() and backward() by your kernel; query() must refuse what it cannot
+// do.
 
 #include <ATen/ATen.h>
 
