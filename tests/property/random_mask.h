@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <ostream>
+#include <string>
 #include <vector>
 
 #include "attnmux/mask.h"
@@ -52,6 +53,23 @@ inline std::vector<uint8_t> dense(const RandomMask& mask) {
     }
   }
   return pairs;
+}
+
+// What two dense masks disagree about: how many pairs, and the first of them. Empty where they agree.
+inline std::string difference(const std::vector<uint8_t>& actual, const std::vector<uint8_t>& expected,
+                              int64_t total_k) {
+  if (actual.size() != expected.size()) {
+    return std::to_string(actual.size()) + " pairs instead of " + std::to_string(expected.size());
+  }
+  int64_t wrong = 0;
+  std::string first;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    if ((actual[i] != 0) == (expected[i] != 0)) continue;
+    if (wrong++ > 0) continue;
+    first = "q " + std::to_string(i / total_k) + ", k " + std::to_string(i % total_k) + " is " +
+            std::to_string(actual[i]) + " instead of " + std::to_string(expected[i]);
+  }
+  return wrong == 0 ? std::string() : std::to_string(wrong) + " pairs differ, the first: " + first;
 }
 
 // Lengths crowd around multiples of 16, where tiles end.

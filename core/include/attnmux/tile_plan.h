@@ -26,6 +26,9 @@ struct TileShape {
 
 inline constexpr int32_t kUnmasked = -1;
 
+// Most runs that a plan or its transpose may have.
+inline constexpr int64_t kMaxTileRuns = int64_t{1} << 28;
+
 // `count` neighbouring tiles starting at `tile` (a k tile in a plan, a q tile in its transpose), all pairs attended
 // (mask_id == kUnmasked), or one partly attended tile (count == 1, mask_id >= 0). A tile that reaches beyond total_q
 // or total_k is always partial: its pairs outside are not attended.
@@ -87,8 +90,12 @@ struct ATTNMUX_API TransposedTilePlan {
   int64_t tiles(int32_t k_tile) const;
 };
 
-// REQUIRES: totals below 2^31. O(slices log slices + tiles that are visited).
+// Tiles without attended pairs are never looked at; runs of unmasked tiles cost one step whatever their count.
+// Throws Error(kInvalidArgument) for a shape that is not allowed, and for a plan of more than kMaxTileRuns
+// runs or 2 GiB of distinct partial tiles.
 ATTNMUX_API TilePlan make_tile_plan(const AttnMaskSpec& mask, TileShape shape);
+
+// O(runs of the plan + runs of the result). Throws Error(kInvalidArgument) for more than kMaxTileRuns.
 ATTNMUX_API TransposedTilePlan transpose(const TilePlan& plan);
 
 // Tiles in the order in which workers should take them: most expensive first, ties by index.
