@@ -23,7 +23,7 @@ struct SafetensorsEntry {
   std::string name;
   SafetensorsDType dtype = SafetensorsDType::kF32;
   std::vector<int64_t> shape{};  // empty: a scalar
-  uint64_t begin = 0;          // bytes from the start of the data part
+  uint64_t begin = 0;            // bytes from the start of the data part
   uint64_t end = 0;
 };
 

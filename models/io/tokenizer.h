@@ -6,7 +6,8 @@
 //
 // For valid UTF-8 the ids equal those of the `tokenizers` package. Bytes that are not UTF-8 are cut out of the text and
 // encoded byte by byte, so decode(encode(bytes)) == bytes for any bytes (where no special token strips blanks around
-// it, and no BOS or EOS is added). Immutable but for an internal cache; copies share it; any thread.
+// it, and no BOS or EOS is added). A vocabulary may lack some of the 256 bytes; encoding one of them is an error, where
+// `tokenizers` drops it. Immutable but for an internal cache; copies share it; any thread.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +32,12 @@ class Tokenizer {
  public:
   // Reads DIR/tokenizer.json, and bos and eos from DIR/tokenizer_config.json or DIR/special_tokens_map.json if present.
   static Tokenizer from_folder(const std::string& dir);
-  // Throws Error(kBadFile) naming the file and what is wrong, Error(kUnsupported) for another kind of tokenizer
-  // (Unigram, WordPiece, byte fallback, ...), naming the part and what is built.
+  // Throws Error(kBadFile) naming file, key, value and what is expected or built; among others for another kind of
+  // tokenizer (Unigram, WordPiece, BPE with byte fallback) and for normalizers.
   static Tokenizer from_file(const std::string& path);
   static Tokenizer from_json(const std::string& text, const std::string& file_name);
 
+  // Throws Error(kInvalidArgument) for a byte that the vocabulary cannot spell.
   std::vector<int64_t> encode(std::string_view bytes, const EncodeOptions& options) const;
   // Throws Error(kInvalidArgument) naming index and id for one that is not in the vocabulary.
   std::string decode(const std::vector<int64_t>& ids, const DecodeOptions& options = {}) const;
@@ -47,8 +49,8 @@ class Tokenizer {
 
  private:
   struct State;
-  explicit Tokenizer(std::shared_ptr<const State> state);
-  std::shared_ptr<const State> state_;
+  explicit Tokenizer(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;  // constant but for its cache of words
 };
 
 }  // namespace attnmux
