@@ -33,7 +33,9 @@ target_compile_options(attnmux_flags INTERFACE -Wall -Wextra -Wno-unused-paramet
 target_compile_options(attnmux_flags INTERFACE
     $<TARGET_PROPERTY:tomlplusplus::tomlplusplus,INTERFACE_COMPILE_OPTIONS>)
 if(ATTNMUX_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_link_options(attnmux_flags INTERFACE -fuse-ld=mold)
+  # mold 1.10 starts RELRO at an unmapped page where .tbss is tiny (at::parallel_for brings one byte of it): the program
+  # then fails to start with "cannot apply additional memory protection after relocation".
+  target_link_options(attnmux_flags INTERFACE -fuse-ld=mold LINKER:-z,norelro)
 endif()
 if(ATTNMUX_SANITIZE)
   target_compile_options(attnmux_flags INTERFACE -fsanitize=${ATTNMUX_SANITIZE} -fno-omit-frame-pointer
