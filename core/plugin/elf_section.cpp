@@ -19,8 +19,9 @@ class Window {
   Window(uint64_t size, const ReadAt& read_at) : size_(size), read_at_(read_at) {}
 
   bool holds(uint64_t offset, uint64_t length) const { return offset <= size_ && length <= size_ - offset; }
+  // An empty read asks nobody: there may be no memory to read into.
   bool read(uint64_t offset, void* to, size_t length) const {
-    return holds(offset, length) && read_at_(offset, to, length);
+    return holds(offset, length) && (length == 0 || read_at_(offset, to, length));
   }
 
  private:

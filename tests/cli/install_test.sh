@@ -9,7 +9,7 @@ fail() { echo "install_test: $*" >&2; exit 1; }
 
 cmake --install "$build" --prefix "$work/first" >"$work/log" || fail "$(cat "$work/log")"
 mv "$work/first" "$work/moved"
-for file in lib/libattnmux_core.so lib/attnmux/plugins/{reference,sdpa,flash}.so include/attnmux/plugin.h \
+for file in lib/libattnmux_core.so lib/attnmux/plugins/{reference,sdpa,flash,magi}.so include/attnmux/plugin.h \
     include/attnmux/interface_hash.h lib/cmake/attnmux/{attnmuxConfig,AttnmuxPlugin,AttnmuxTorch}.cmake; do
   [ -e "$work/moved/$file" ] || fail "$file was not installed"
 done

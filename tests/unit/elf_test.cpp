@@ -55,6 +55,7 @@ struct Image {
 // Counts what is asked outside the file: the reader must check before it reads.
 ElfSection read(const std::string& file, size_t max_size = 4096) {
   const ReadAt read_at = [&](uint64_t offset, void* to, size_t size) {
+    EXPECT_NE(to, nullptr);
     EXPECT_LE(offset, file.size());
     EXPECT_LE(size, file.size() - std::min<uint64_t>(offset, file.size()));
     std::memcpy(to, file.data() + offset, size);
@@ -68,6 +69,15 @@ TEST(ElfSection, FindsTheSection) {
   ASSERT_EQ(found.status, ElfStatus::kFound) << found.problem;
   ASSERT_EQ(found.bytes.size(), sizeof kPayload);
   EXPECT_EQ(std::memcmp(found.bytes.data(), kPayload, sizeof kPayload), 0);
+}
+
+// Found by the fuzzer: an empty section was read into no memory.
+TEST(ElfSection, AnEmptySectionIsFoundEmpty) {
+  Image image;
+  image.sections[1].sh_size = 0;
+  const ElfSection found = read(image.bytes());
+  EXPECT_EQ(found.status, ElfStatus::kFound) << found.problem;
+  EXPECT_TRUE(found.bytes.empty());
 }
 
 TEST(ElfSection, NoPrefixOfAFileIsTakenForAWholeOne) {

@@ -2,6 +2,8 @@
 // file and what to do, and leaves the registry as it was.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/auxv.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -219,6 +221,33 @@ TEST_F(LoaderTest, ADuplicateIdIsAnErrorEvenInAFolder) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr(duplicate), HasSubstr(plugin("good")), HasSubstr("'good-too'")));
   }
   EXPECT_EQ(registry.find("fresh"), nullptr);  // all of a plugin's backends or none
+}
+
+// Runs itself once more with a real user id that differs from the effective one, which is what a set-user-id program
+// has.
+TEST_F(LoaderTest, ASetUserIdProgramIgnoresTheEnvironment) {
+  if (::getauxval(AT_SECURE) != 0) {
+    const ScopedVariable variable("ATTNMUX_PLUGIN_PATH", folder_.string());
+    PluginRegistry registry;
+    const PluginScan scan = scan_plugins({}, registry);
+    ASSERT_EQ(scan.folders.size(), 2u);
+    EXPECT_EQ(scan.folders[0].source, "beside the core library");
+    EXPECT_EQ(registry.find("good"), nullptr);  // of ATTNMUX_PLUGIN_FILES
+    return;
+  }
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can become another real user";
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    constexpr uid_t kNobody = 65534;
+    if (::setreuid(kNobody, 0) != 0) ::_exit(99);
+    ::execl("/proc/self/exe", "loader_test", "--gtest_filter=LoaderTest.ASetUserIdProgramIgnoresTheEnvironment",
+            nullptr);
+    ::_exit(98);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 // --- refusals before any code of the plugin runs ---
