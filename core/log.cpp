@@ -13,7 +13,7 @@ spdlog::logger& logger() {
   static auto* instance = [] {
     auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
     auto* made = new spdlog::logger("attnmux", sink);
-    made->set_pattern("%^%l%$ %v");
+    made->set_pattern("%^%l:%$ %v");
     return made;
   }();
   return *instance;

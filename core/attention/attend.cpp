@@ -8,8 +8,8 @@
 #include <cmath>
 #include <new>
 
-#include "attnmux/error.h"
 #include "attend_call.h"
+#include "attnmux/error.h"
 #include "call_checks.h"
 
 namespace attnmux {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <sstream>
 
+#include "attnmux/device.h"
 #include "attnmux/error.h"
 
 namespace attnmux {
@@ -151,7 +152,7 @@ AttentionRequest request_for(const MaskFacts& facts, const at::Tensor& q, const 
           .max_tokens = std::max(q.size(-3), k.size(-3)),
           .layout = options.layout,
           .device = shape.device,
-          .device_arch = 0,
+          .device_arch = device_arch(q.device()),
           .training = c10::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()),
           .deterministic = options.deterministic};
 }

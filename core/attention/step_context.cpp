@@ -3,11 +3,11 @@
 #include <exception>
 #include <set>
 
+#include "attend_call.h"
 #include "attnmux/envelope.h"
 #include "attnmux/error.h"
 #include "attnmux/log.h"
 #include "attnmux/spelling.h"
-#include "attend_call.h"
 #include "call_checks.h"
 #include "step_check.h"
 

@@ -20,7 +20,9 @@ std::string joined(const std::vector<std::string>& parts, const std::string& sep
   return text;
 }
 
-std::string named(const SelectionRule& rule) { return "rule match = " + in_quotes(rule.match) + " (" + rule.origin + ")"; }
+std::string named(const SelectionRule& rule) {
+  return "rule match = " + in_quotes(rule.match) + " (" + rule.origin + ")";
+}
 
 std::string refusals(const std::vector<Rejection>& rejected) {
   std::string text;
@@ -255,6 +257,15 @@ AttentionRequest required_request(const AttentionModule& module, const Selection
   AttentionRequest request = module.request;
   request.deterministic = request.deterministic || rule.require_deterministic;
   return request;
+}
+
+std::vector<Rejection> ask_others(const ModuleChoice& choice, const PluginRegistry& registry) {
+  const AttentionRequest request = required_request(choice.module, choice.rule);
+  std::vector<Rejection> answers;
+  for (const std::string& id : registry.backend_ids()) {
+    if (id != choice.backend_id) answers.push_back({id, registry.find(id)->query(request).reasons});
+  }
+  return answers;
 }
 
 SelectionTable select(const SelectionPolicy& policy, const std::vector<AttentionModule>& modules,

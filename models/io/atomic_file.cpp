@@ -27,9 +27,21 @@ std::string folder_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+// Exists and is neither a regular file nor a folder: a device, a pipe, a socket.
+bool is_special(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
+}
+
 }  // namespace
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp-XXXXXX") {
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  if (is_special(path_)) {
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) fail(path_, "cannot open it for writing", errno);
+    return;
+  }
+  temporary_ = path_ + ".tmp-XXXXXX";
   fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
   if (fd_ < 0) fail(path_, "cannot create a temporary file beside it", errno);
   // mkostemp makes the file private; what it replaces would have had the usual permissions.
@@ -41,7 +53,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(pa
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* data, size_t size) {
@@ -58,6 +70,10 @@ void AtomicFile::write(const void* data, size_t size) {
 }
 
 void AtomicFile::commit() {
+  if (temporary_.empty()) {
+    if (::close(std::exchange(fd_, -1)) != 0) fail(path_, "cannot finish writing it", errno);
+    return;
+  }
   if (::fsync(fd_) != 0) fail(path_, "cannot sync", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "cannot rename the finished file to it", errno);
   ::close(fd_);

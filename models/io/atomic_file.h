@@ -5,6 +5,7 @@
 //   file.commit();          // fsync, rename, fsync of the folder
 //
 // Data goes to a temporary file in the same folder; without commit() the destructor removes it and the old file stays.
+// A path that is a device or a pipe (/dev/stdout) is written directly: replacing it by a file would be a disaster.
 // One thread at a time. Every failure of the system is an Error(kIo) that names the file and the system's reason.
 #pragma once
 
@@ -27,7 +28,7 @@ class AtomicFile {
 
  private:
   std::string path_;
-  std::string temporary_;
+  std::string temporary_;  // empty: path_ is written directly
   int fd_ = -1;
 };
 

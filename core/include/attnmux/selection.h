@@ -53,7 +53,7 @@ struct ModuleChoice {
   std::shared_ptr<const AttentionBackend> backend;
   SelectionRule rule;
   bool fell_back = false;
-  std::vector<Rejection> rejected;  // candidates asked before the chosen one, and for `explain` the others too
+  std::vector<Rejection> rejected;  // candidates of the rule that were asked before the chosen one
 };
 
 class ATTNMUX_API SelectionTable {
@@ -70,6 +70,9 @@ class ATTNMUX_API SelectionTable {
 
 // The request that decides: the module's own, and what its rule requires.
 ATTNMUX_API AttentionRequest required_request(const AttentionModule& module, const SelectionRule& rule);
+
+// What every other backend answers to the request that decided; no reasons: it would take the module, too.
+ATTNMUX_API std::vector<Rejection> ask_others(const ModuleChoice& choice, const PluginRegistry& registry);
 
 // Does a rule's `match` cover a module path?
 ATTNMUX_API bool matches(const std::string& match, const std::string& path);
