@@ -188,6 +188,12 @@ const at::Tensor& LlamaForCausalLM::lm_head() const {
   return parameters_.at(config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
 }
 
+std::unique_ptr<CausalLm> load_llama(const std::string& dir, const LoadOptions& options) {
+  const LlamaConfig config = read_llama_config(dir);
+  return std::make_unique<LlamaForCausalLM>(
+      config, ParameterStore::load(dir, llama_parameters(config), llama_ignored(config), options));
+}
+
 std::vector<ParameterSpec> llama_parameters(const LlamaConfig& config) {
   const int64_t hidden = config.hidden_size;
   const int64_t intermediate = config.intermediate_size;

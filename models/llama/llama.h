@@ -2,14 +2,15 @@
 //
 //   LlamaConfig config = read_llama_config(dir);
 //   auto modules = llama_attention_modules(config, use);            // before weights load: selection, `explain`
-//   LlamaForCausalLM model(config, ParameterStore::load(dir, llama_parameters(config), llama_ignored(config), {}));
-//   at::Tensor hidden = model.forward({ids, positions}, step, {});   // [tokens, hidden_size]
+//   std::unique_ptr<CausalLm> model = load_llama(dir, {.dtype = at::kFloat});
+//   at::Tensor hidden = model->forward({ids, positions}, step, {});  // [tokens, hidden_size]
 //
 // Covers GQA, tied and untied embeddings, attention biases, head_dim apart from hidden_size, rope types default, linear
 // and llama3. See CausalLm for threads and ownership.
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "attnmux/selection.h"
@@ -28,6 +29,10 @@ std::vector<IgnoredTensor> llama_ignored(const LlamaConfig& config);
 
 // "model.layers.N.self_attn" for each layer, role and mask key "language".
 std::vector<AttentionModule> llama_attention_modules(const LlamaConfig& config, const AttentionUse& use);
+
+// Reads config.json and the weights of a Hugging Face folder. Errors: those of read_llama_config and
+// ParameterStore::load.
+std::unique_ptr<CausalLm> load_llama(const std::string& dir, const LoadOptions& options);
 
 class LlamaForCausalLM : public CausalLm {
  public:

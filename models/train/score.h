@@ -1,0 +1,64 @@
+// Log-likelihoods of a checkpoint: `attnmux score`.
+//
+//   ScoreInput input = read_score_text("models/smollm2", "book.txt");
+//   ScoreResult result = score("models/smollm2", input, policy, registry, {.logits_file = "logits.safetensors"});
+//
+// Pure but for the logits file, any thread.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attnmux/mask.h"
+#include "attnmux/registry.h"
+#include "attnmux/selection.h"
+
+namespace attnmux {
+
+struct ScoreInput {
+  at::Tensor input_ids;          // [tokens] int64
+  at::Tensor position_ids;       // [tokens] int64
+  at::Tensor labels;             // [tokens] int64, shifted: labels[i] is what token i predicts; -100: nothing
+  std::vector<Range> documents;  // token ranges, in order; padding lies between them
+  AttnMaskSpec mask;             // causal within documents, unless replaced
+};
+
+// The text as one document, without special tokens around it. Throws Error(kBadFile) for empty or invalid text.
+ScoreInput read_score_text(const std::string& model_dir, const std::string& text_file);
+
+// Tensors of a safetensors file: input_ids [tokens] int64, and optionally cu_seqlens [documents + 1] (where each
+// document ends), cu_seqlens_padded (where each begins, when they are padded), position_ids and labels (shifted, as
+// above). Throws Error(kBadFile) naming file, tensor, expected and found.
+ScoreInput read_score_tokens(const std::string& tokens_file);
+
+struct ScoreOptions {
+  at::ScalarType dtype = at::kFloat;
+  std::optional<AttnMaskSpec> mask;  // instead of the input's
+  std::string logits_file;           // empty: none
+};
+
+struct DocumentScore {
+  int64_t tokens = 0;
+  std::optional<double> loss;  // mean over its predicted tokens, nats; nullopt where nothing is predicted
+};
+
+struct ScoreResult {
+  int64_t tokens = 0;
+  double loss = 0;  // mean over all predicted tokens
+  std::vector<DocumentScore> documents;
+  at::Tensor token_losses;  // [tokens] fp32, 0 where nothing is predicted
+};
+
+// Logits go to `logits_file` ("logits" [tokens, vocab] fp32) chunk by chunk as they are computed; the file appears when
+// it is complete. Throws Error(kInvalidArgument) for a mask of another length and for an input that predicts nothing.
+ScoreResult score(const std::string& model_dir, const ScoreInput& input, const SelectionPolicy& policy,
+                  const PluginRegistry& registry, const ScoreOptions& options);
+
+// {"tokens", "loss", "perplexity", "documents": [{"tokens", "loss"}]}
+std::string to_json(const ScoreResult& result);
+
+}  // namespace attnmux
