@@ -1,13 +1,11 @@
-// Divide and conquer over rows. Within a block of rows, trapezoids that cannot meet are told apart by their keys and by
-// their diagonals (key - row) and go separate ways; those that span the whole block are merged where one trapezoid can
+// Divide and conquer over rows. Within a block of rows, trapezoids that cannot meet are told apart by their rows, keys
+// and diagonals (key - row) and go separate ways; those that span the whole block are merged where one trapezoid can
 // say so; what lies inside a spanning one is dropped; what is left is split at its median row. Nested, repeated and
 // chained slices vanish high up in the recursion, so the work follows the union's outline, not the number of crossings
 // inside it. (An outline can itself be quadratic, as that of a lattice: hence kMaxPieces.)
 #include "disjoint.h"
 
 #include <algorithm>
-#include <functional>
-#include <limits>
 #include <string>
 
 #include "attnmux/error.h"
@@ -25,47 +23,53 @@ class UnionSolver {
  public:
   explicit UnionSolver(Members* out) : out_(*out) {}
 
-  // REQUIRES: every member lies within `rows`.
-  void solve(Range rows, Members members) {
+  void solve(Members members) {
     if (members.size() < 2) return emit(members);
-    for_each_group(
-        members, [](const Trapezoid& t) { return t.key_hull(); },
-        [&](Members by_key) {
-          if (by_key.size() < 2) return emit(by_key);
-          for_each_group(by_key, diagonal_hull, [&](Members group) { solve_group(rows, std::move(group)); });
-        });
+    for_each_group(members, row_hull, [&](Members by_row) {
+      for_each_group(by_row, key_hull, [&](Members by_key) {
+        for_each_group(by_key, diagonal_hull, [&](Members group) { solve_group(std::move(group)); });
+      });
+    });
   }
 
  private:
+  // A group is a chain of hulls that overlap or touch: trapezoids whose keys touch on a row may have to be merged,
+  // those of different rows not.
+  static Range row_hull(const Trapezoid& t) { return {t.q0, t.q1 - 1}; }
+  static Range key_hull(const Trapezoid& t) { return t.key_hull(); }
   static Range diagonal_hull(const Trapezoid& t) {
     const int64_t last = t.q1 - 1;
     return {std::min(t.left.at(t.q0) - t.q0, t.left.at(last) - last),
             std::max(t.right.at(t.q0) - t.q0, t.right.at(last) - last)};
   }
 
-  // Calls visit with each set of members whose hulls overlap or touch in a chain.
-  template <class Hull, class Visit>
-  void for_each_group(Members& members, Hull hull, Visit visit) {
-    std::sort(members.begin(), members.end(),
-              [&](const Trapezoid& a, const Trapezoid& b) { return hull(a).begin < hull(b).begin; });
+  template <class Visit>
+  void for_each_group(Members& members, Range (*hull)(const Trapezoid&), Visit visit) {
+    if (members.size() < 2) return visit(std::move(members));
+    const auto earlier = [&](const Trapezoid& a, const Trapezoid& b) { return hull(a).begin < hull(b).begin; };
+    if (!std::is_sorted(members.begin(), members.end(), earlier)) std::sort(members.begin(), members.end(), earlier);
     size_t begin = 0;
-    int64_t end_key = hull(members[0]).end;
+    int64_t end_of_group = hull(members[0]).end;
     for (size_t i = 1; i <= members.size(); ++i) {
-      if (i < members.size() && hull(members[i]).begin <= end_key) {
-        end_key = std::max(end_key, hull(members[i]).end);
+      if (i < members.size() && hull(members[i]).begin <= end_of_group) {
+        end_of_group = std::max(end_of_group, hull(members[i]).end);
         continue;
       }
       if (begin == 0 && i == members.size()) return visit(std::move(members));
-      visit(Members(members.begin() + begin, members.begin() + i));
+      if (i == begin + 1) {
+        emit(members[begin]);
+      } else {
+        visit(Members(members.begin() + begin, members.begin() + i));
+      }
       if (i == members.size()) return;
       begin = i;
-      end_key = hull(members[i]).end;
+      end_of_group = hull(members[i]).end;
     }
   }
 
-  void solve_group(Range rows, Members group) {
+  void solve_group(Members group) {
     if (group.size() < 2) return emit(group);
-    rows = {rows.end, rows.begin};
+    Range rows{group[0].q0, group[0].q1};
     for (const Trapezoid& t : group) rows = {std::min(rows.begin, t.q0), std::max(rows.end, t.q1)};
     const auto first_partial = std::partition(
         group.begin(), group.end(), [&](const Trapezoid& t) { return t.q0 == rows.begin && t.q1 == rows.end; });
@@ -96,8 +100,8 @@ class UnionSolver {
     }
     std::erase_if(group, [&](const Trapezoid& t) { return t.q1 <= split; });
     for (Trapezoid& t : group) t.q0 = std::max(t.q0, split);
-    solve({rows.begin, split}, std::move(upper));
-    solve({split, rows.end}, std::move(group));
+    solve(std::move(upper));
+    solve(std::move(group));
   }
 
   // Replaces trapezoids that all span `rows` by fewer with the same union. Where two cross within `rows`, both stay
@@ -177,12 +181,16 @@ class UnionSolver {
   }
 
   void emit(const Members& pieces) {
-    if (out_.size() + pieces.size() > kMaxPieces) {
+    for (const Trapezoid& piece : pieces) emit(piece);
+  }
+
+  void emit(const Trapezoid& piece) {
+    if (out_.size() >= kMaxPieces) {
       throw Error(ErrorCode::kInvalidArgument,
                   "the mask falls into more than " + std::to_string(kMaxPieces) +
                       " disjoint pieces (its slices cut one another into a lattice); use fewer, larger slices");
     }
-    out_.insert(out_.end(), pieces.begin(), pieces.end());
+    out_.push_back(piece);
   }
 
   Members& out_;
@@ -193,15 +201,11 @@ class UnionSolver {
 std::vector<Trapezoid> disjoint_trapezoids(const std::vector<AttnSlice>& slices) {
   Members members;
   members.reserve(slices.size());
-  Range rows{std::numeric_limits<int64_t>::max(), 0};
   for (const AttnSlice& slice : slices) {
-    const std::optional<Trapezoid> trapezoid = to_trapezoid(slice);
-    if (!trapezoid) continue;
-    members.push_back(*trapezoid);
-    rows = {std::min(rows.begin, trapezoid->q0), std::max(rows.end, trapezoid->q1)};
+    if (const std::optional<Trapezoid> trapezoid = to_trapezoid(slice)) members.push_back(*trapezoid);
   }
   Members pieces;
-  UnionSolver(&pieces).solve(rows, std::move(members));
+  UnionSolver(&pieces).solve(std::move(members));
   return coalesce(std::move(pieces));
 }
 

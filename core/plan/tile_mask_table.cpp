@@ -1,6 +1,7 @@
 #include "tile_mask_table.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <string>
 
@@ -47,9 +48,15 @@ int32_t TileMaskTable::Pool<Value>::close() {
 
 template <class Value>
 size_t TileMaskTable::Pool<Value>::Hash::operator()(int32_t index) const {
-  Hasher hasher;
-  hasher.add_bytes(pool->values.data() + index * pool->width_, pool->width_ * sizeof(Value));
-  return hasher.finish().lo;
+  // Quick rather than good: equality is decided on the content. Rows are a multiple of 16, so whole words.
+  const auto* bytes = reinterpret_cast<const char*>(pool->values.data() + index * pool->width_);
+  uint64_t hash = 0;
+  for (size_t i = 0; i < pool->width_ * sizeof(Value); i += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes + i, sizeof word);
+    hash = (std::rotl(hash, 5) ^ word) * 0x9e3779b97f4a7c15u;
+  }
+  return hash ^ (hash >> 32);
 }
 
 template <class Value>
