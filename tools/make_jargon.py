@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cuts the Jargon File into its entries, one JSON line each, and holds every twentieth out.
+"""Cuts the Jargon File into its entries, one JSON line each, and holds every fiftieth out.
 
     tools/make_jargon.py build/data/jargon          # writes train.jsonl and heldout.jsonl there
 
@@ -17,7 +17,7 @@ import re
 import sys
 
 DEFAULT_TEXT = pathlib.Path("/usr/share/doc/jargon-text/jargon.txt.gz")
-HELD_OUT_EVERY = 20
+HELD_OUT_EVERY = 50
 INDENT = "   "
 LEXICON_BEGIN = re.compile(r"Glossary$")
 LEXICON_END = re.compile(r" +Part\sIII\.\sAppendices$")  # \s: the blanks do not break
