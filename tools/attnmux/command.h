@@ -60,13 +60,15 @@ class Flags {
 // Prints a line on stdout.
 void print_line(const std::string& line);
 
-// One JSON document, alone on stdout. Names of files may hold any bytes; what is not UTF-8 is shown as U+FFFD.
+// One JSON document on one line, alone on stdout. Names of files may hold any bytes; what is not UTF-8 is shown as
+// U+FFFD.
 template <class Json>
 void print_json(const Json& document) {
-  print_line(document.dump(2, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace));
+  print_line(document.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace));
 }
 
-// Columns of text, aligned; the first row is the heading. Columns of numbers are set to the right.
+// Columns of text, aligned; the first row is the heading. Columns of numbers are set to the right. A row that has fewer
+// cells than the heading ends with a remark.
 void print_table(const std::vector<std::vector<std::string>>& rows);
 
 std::string with_separators(int64_t value);     // 1,234,567

@@ -22,6 +22,9 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
+    {"plan", "a mask: its area, its tile plan, pictures of it", run_plan},
+    {"attend", "one attention call on tensors of your own, forward and backward", run_attend},
+    {"bench", "attention throughput, several backends interleaved in one process", run_bench},
     {"plugins", "every directory searched for plugins, a verdict per file, what each registered", run_plugins},
     {"doctor", "what was found on this machine, and what is missing for what", run_doctor},
 };

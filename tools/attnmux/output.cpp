@@ -9,8 +9,9 @@ namespace attnmux::tool {
 namespace {
 
 bool is_number(const std::string& text) {
-  return !text.empty() && std::isdigit(static_cast<unsigned char>(text.back())) &&
-         std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) || c == '.' || c == ','; });
+  return text == "-" || (!text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isdigit(c) || c == '.' || c == ',';
+         }));
 }
 
 }  // namespace
@@ -18,24 +19,24 @@ bool is_number(const std::string& text) {
 void print_line(const std::string& line) { std::cout << line << "\n"; }
 
 void print_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  std::vector<bool> numeric;
+  const size_t columns = rows.front().size();
+  std::vector<size_t> widths(columns, 0);
+  std::vector<bool> numeric(columns, true);
   for (size_t r = 0; r < rows.size(); ++r) {
-    for (size_t c = 0; c < rows[r].size(); ++c) {
-      if (c >= widths.size()) {
-        widths.push_back(0);
-        numeric.push_back(false);
-      }
+    // The last cell of a row that ends early is a remark: it may run on through the columns that the row lacks.
+    const size_t cells = rows[r].size() < columns ? rows[r].size() - 1 : columns;
+    for (size_t c = 0; c < cells; ++c) {
       widths[c] = std::max(widths[c], rows[r][c].size());
-      if (r > 0 && is_number(rows[r][c])) numeric[c] = true;
+      if (r > 0 && !is_number(rows[r][c])) numeric[c] = false;
     }
   }
   for (const std::vector<std::string>& row : rows) {
     std::string line;
     for (size_t c = 0; c < row.size(); ++c) {
-      const std::string padding(widths[c] - row[c].size(), ' ');
+      const bool remark = row.size() < columns && c + 1 == row.size();
+      const std::string padding(remark ? 0 : widths[c] - row[c].size(), ' ');
       if (c > 0) line += "  ";
-      line += numeric[c] ? padding + row[c] : row[c] + padding;
+      line += numeric[c] && !remark ? padding + row[c] : row[c] + padding;
     }
     line.erase(line.find_last_not_of(' ') + 1);
     print_line(line);
@@ -44,7 +45,7 @@ void print_table(const std::vector<std::vector<std::string>>& rows) {
 
 std::string with_separators(int64_t value) {
   std::string digits = std::to_string(value);
-  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > (value < 0 ? 1 : 0); i -= 3) digits.insert(i, ",");
+  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > (value < 0 ? 1 : 0); i -= 3) digits.insert(i, 1, ',');
   return digits;
 }
 

@@ -1,0 +1,252 @@
+// The program as a process: exit status, the one JSON document on stdout, error texts, nothing written on failure.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "run_program.h"
+
+namespace attnmux {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using testing::Finished;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::run_program;
+using ::testing::StartsWith;
+using testing::TemporaryFolder;
+
+// stdout of a command that must succeed, as JSON: anything else on stdout makes the parse fail.
+json answer(const std::vector<std::string>& arguments, const testing::RunOptions& options = {}) {
+  const Finished finished = run_program(arguments, options);
+  EXPECT_EQ(finished.status, 0) << finished.err;
+  return json::parse(finished.out, nullptr, /*allow_exceptions=*/false);
+}
+
+struct Refused {
+  const char* name;
+  std::vector<std::string> arguments;
+  int status;
+  std::vector<std::string> expected;  // parts of the error text
+};
+
+class RefusedTest : public ::testing::TestWithParam<Refused> {};
+
+TEST_P(RefusedTest, SaysWhatAndWritesNothing) {
+  const TemporaryFolder folder;
+  const Finished finished = run_program(GetParam().arguments, {.folder = folder.path()});
+  EXPECT_EQ(finished.status, GetParam().status) << finished.err;
+  EXPECT_EQ(finished.out, "");
+  EXPECT_THAT(finished.err, StartsWith("error: "));
+  for (const std::string& part : GetParam().expected) EXPECT_THAT(finished.err, HasSubstr(part));
+  EXPECT_THAT(folder.names(), IsEmpty());
+}
+
+std::vector<std::string> plan_of(const std::string& mask) { return {"plan", "--mask", mask, "--svg", "s.svg"}; }
+
+const Refused kRefused[] = {
+    {"unknown_command", {"paln"}, 2, {"unknown command \"paln\"", "did you mean \"plan\"?", "attnmux --help"}},
+    {"unknown_flag", {"plan", "--maks", "causal:4"}, 2, {"\"--maks\"", "did you mean \"--mask\"?", "plan --help"}},
+    {"half_a_flag", {"plan", "--mas", "causal:4"}, 2, {"\"--mas\"", "did you mean \"--mask\"?"}},
+    {"flag_twice", {"plan", "--mask", "causal:4", "--mask", "causal:5"}, 2, {"--mask", "more than once"}},
+    {"required_flag_missing", {"plan", "--json"}, 2, {"--mask", "required"}},
+    {"value_missing", {"plan", "--mask"}, 2, {"--mask", "missing"}},
+    {"not_a_number", {"plan", "--mask", "causal:4", "--tile", "x"}, 2, {"--tile", "'x'"}},
+    {"stray_word", {"plan", "causal:4"}, 2, {"\"causal:4\"", "flags only"}},
+    {"tile_no_power_of_two", {"plan", "--mask", "causal:4", "--tile", "100"}, 2, {"--tile 100", "power of two"}},
+    {"plan_over_ranks", {"plan", "--mask", "causal:4", "--cp", "4"}, 2, {"--cp 4", "not built yet"}},
+    {"attend_over_ranks",
+     {"attend", "--input", "x", "--mask", "causal:4", "--backend", "sdpa", "--output", "y", "--cp", "2"},
+     2,
+     {"--cp 2", "not built yet"}},
+    {"mask_name", plan_of("windw:8,left=1,right=0"), 2, {"windw", "window"}},
+    {"mask_without_numbers", plan_of("causal:"), 2, {"causal"}},
+    {"mask_negative", plan_of("causal:-4"), 2, {"-4"}},
+    {"mask_file_missing", plan_of("nowhere.json"), 2, {"nowhere.json"}},
+    {"window_key", plan_of("window:8,lefd=1,right=0"), 2, {"lefd", "left"}},
+    {"bench_dtype", {"bench", "--mask", "causal:8", "--backends", "sdpa", "--dtype", "bf61"}, 2, {"bf61", "\"bf16\""}},
+    {"bench_heads", {"bench", "--mask", "causal:8", "--backends", "sdpa", "--heads", "9:2"}, 2, {"9:2", "multiple"}},
+    {"bench_device",
+     {"bench", "--mask", "causal:8", "--backends", "sdpa", "--device", "cdua"},
+     2,
+     {"cdua", "\"cuda\""}},
+    {"bench_backend", {"bench", "--mask", "causal:8", "--backends", "spda"}, 2, {"spda", "\"sdpa\""}},
+    {"bench_empty_entry", {"bench", "--mask", "causal:8", "--backends", "sdpa,,flash"}, 2, {"empty entry"}},
+};
+INSTANTIATE_TEST_SUITE_P(Cases, RefusedTest, ::testing::ValuesIn(kRefused),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(Help, IsPrintedOnStdoutForTheProgramAndEachCommand) {
+  const Finished all = run_program({"--help"});
+  EXPECT_EQ(all.status, 0);
+  EXPECT_EQ(all.err, "");
+  for (const char* command : {"plan", "attend", "bench", "plugins", "doctor"}) {
+    EXPECT_THAT(all.out, HasSubstr(std::string("  ") + command));
+    const Finished one = run_program({command, "--help"});
+    EXPECT_EQ(one.status, 0) << command;
+    EXPECT_THAT(one.out, AllOf(StartsWith(std::string("attnmux ") + command), HasSubstr("Example"),
+                               HasSubstr(std::string("  attnmux ") + command)));
+    EXPECT_EQ(one.err, "") << command;
+  }
+}
+
+TEST(Help, WithoutACommandTheProgramSaysWhatThereIsAndFails) {
+  const Finished finished = run_program({});
+  EXPECT_EQ(finished.status, 2);
+  EXPECT_EQ(finished.out, "");
+  EXPECT_THAT(finished.err, HasSubstr("plan"));
+}
+
+TEST(Help, VersionIsOneLine) { EXPECT_EQ(run_program({"--version"}).out, "attnmux 0.1.0\n"); }
+
+struct MaskArea {
+  const char* mask;
+  int64_t total_q, total_k, area;
+};
+class PlanTest : public ::testing::TestWithParam<MaskArea> {};
+
+TEST_P(PlanTest, JsonTellsTotalsAndExactArea) {
+  const json plan = answer({"plan", "--mask", GetParam().mask, "--json"});
+  ASSERT_TRUE(plan.is_object());
+  EXPECT_EQ(plan["mask"]["total_q"], GetParam().total_q);
+  EXPECT_EQ(plan["mask"]["total_k"], GetParam().total_k);
+  EXPECT_EQ(plan["mask"]["area"], GetParam().area);
+  EXPECT_EQ(plan["cp"], 1);
+  EXPECT_TRUE(plan["plan_ms"].is_number());
+  const json& tiles = plan["tile_plan"];
+  EXPECT_EQ(tiles["unmasked"].get<int64_t>() + tiles["partial"].get<int64_t>() + tiles["empty"].get<int64_t>(),
+            tiles["tiles"][0].get<int64_t>() * tiles["tiles"][1].get<int64_t>());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Masks, PlanTest,
+    ::testing::Values(MaskArea{"full:300", 300, 300, 90000}, MaskArea{"full:3x5", 3, 5, 15},
+                      MaskArea{"causal:1000", 1000, 1000, 500500}, MaskArea{"causal:3x5", 3, 5, 12},
+                      MaskArea{"varlen:2,3", 5, 5, 9}, MaskArea{"varlen-full:2,3", 5, 5, 13},
+                      MaskArea{"window:4,left=1,right=0", 4, 4, 7}, MaskArea{"prefix-lm:2+1,1+1", 5, 5, 10},
+                      MaskArea{"block-causal:2,2", 4, 4, 12}, MaskArea{"chunked:5,chunk=2", 5, 5, 7},
+                      MaskArea{"bidirectional-spans:4,1-3", 4, 4, 11}));
+
+TEST(Plan, ItsSlicesAreAMaskFileAgain) {
+  const TemporaryFolder folder;
+  const json first = answer({"plan", "--mask", "prefix-lm:100+300,50+20", "--json"});
+  json mask;
+  for (const char* key : {"total_q", "total_k", "slices"}) mask[key] = first["mask"][key];
+  testing::write(folder.file("mask.json"), mask.dump());
+  const json second = answer({"plan", "--mask", folder.file("mask.json"), "--json"});
+  EXPECT_EQ(first["mask"]["hash"], second["mask"]["hash"]);
+}
+
+TEST(Plan, WritesPicturesThatNeedNoNetwork) {
+  const TemporaryFolder folder;
+  const Finished finished =
+      run_program({"plan", "--mask", "varlen:100,50", "--svg", folder.file("m.svg"), "--html", folder.file("m.html")});
+  EXPECT_EQ(finished.status, 0) << finished.err;
+  EXPECT_THAT(testing::contents(folder.file("m.svg")), HasSubstr("<svg"));
+  const std::string html = testing::contents(folder.file("m.html"));
+  EXPECT_THAT(html, AllOf(HasSubstr("<svg"), HasSubstr("varlen:100,50"), HasSubstr("</html>")));
+  for (const char* remote : {"<script", "<link", "src=", "@import", "href=\"http"}) {
+    EXPECT_EQ(html.find(remote), std::string::npos) << remote;
+  }
+  EXPECT_EQ(folder.names().size(), 2u);
+}
+
+TEST(Plan, BadMaskFilesAreNamedWithTheirKey) {
+  const TemporaryFolder folder;
+  const std::string file = folder.file("mask.json");
+  for (const auto& [text, expected] :
+       {std::pair{"{\"total_q\": 4", "JSON"}, std::pair{"{\"total_q\": 4, \"total_k\": 4}", "slices"},
+        std::pair{R"({"total_q": 4, "total_k": 4, "slices": [{"q": [0, 9], "k": [0, 4], "type": "full"}]})", "slice"},
+        std::pair{R"({"total_q": 4, "total_k": 4, "slices": [{"q": [3, 1], "k": [0, 4], "type": "full"}]})", "slice"},
+        std::pair{R"({"total_q": 4, "total_k": 4, "slices": [{"q": [0, 4], "k": [0, 4], "type": "causl"}]})", "causal"},
+        std::pair{R"({"total_q": 4, "total_k": 4, "slice": []})", "slices"}}) {
+    testing::write(file, text);
+    const Finished finished = run_program({"plan", "--mask", file, "--json"});
+    EXPECT_EQ(finished.status, 2) << text;
+    EXPECT_EQ(finished.out, "") << text;
+    EXPECT_THAT(finished.err, AllOf(HasSubstr(expected), HasSubstr("mask.json"))) << text;
+  }
+}
+
+TEST(Output, AFullStdoutIsAFailure) {
+  const Finished finished = run_program({"plan", "--mask", "causal:8", "--json"}, {.stdout_file = "/dev/full"});
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_THAT(finished.err, HasSubstr("stdout"));
+}
+
+TEST(Output, AFolderThatIsNotThereIsNamed) {
+  const TemporaryFolder folder;
+  const Finished finished = run_program({"plan", "--mask", "causal:8", "--svg", folder.file("no/such/m.svg")});
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_EQ(finished.out, "");
+  EXPECT_THAT(finished.err, AllOf(HasSubstr("no/such/m.svg"), HasSubstr("No such file or directory")));
+}
+
+TEST(Output, ADeviceIsWrittenToAndStaysADevice) {
+  const Finished finished = run_program({"plan", "--mask", "causal:8", "--svg", "/dev/full"});
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_THAT(finished.err, AllOf(HasSubstr("/dev/full"), HasSubstr("No space left on device")));
+  struct stat status {};
+  ASSERT_EQ(::stat("/dev/full", &status), 0);
+  EXPECT_TRUE(S_ISCHR(status.st_mode));
+}
+
+TEST(Output, AFullDiskLeavesTheOldFile) {
+  const TemporaryFolder folder;
+  testing::write(folder.file("m.html"), "old");
+  const Finished finished =
+      run_program({"plan", "--mask", "varlen:100,50", "--html", folder.file("m.html")}, {.largest_file = 1024});
+  EXPECT_EQ(finished.status, 1);
+  EXPECT_THAT(finished.err, HasSubstr("m.html"));
+  EXPECT_EQ(testing::contents(folder.file("m.html")), "old");
+  EXPECT_THAT(folder.names(), ElementsAre("m.html"));
+}
+
+TEST(Plugins, JsonListsFoldersFilesAndBackends) {
+  const json document = answer({"plugins", "--json"});
+  EXPECT_FALSE(document["folders"].empty());
+  bool found = false;
+  for (const json& file : document["files"]) {
+    if (!file["file"].get<std::string>().ends_with("/sdpa.so")) continue;
+    found = true;
+    EXPECT_EQ(file["verdict"], "loaded");
+    EXPECT_EQ(file["backends"][0]["id"], "sdpa");
+  }
+  EXPECT_TRUE(found);
+  EXPECT_THAT(document["backends"].get<std::vector<std::string>>(), Contains("reference"));
+}
+
+TEST(Plugins, ANamedFileThatIsNoPluginIsStatusFour) {
+  const TemporaryFolder folder;
+  testing::write(folder.file("bad.so"), "not a library");
+  const Finished finished =
+      run_program({"plugins", "--json"}, {.environment = {{"ATTNMUX_PLUGIN_FILES", folder.file("bad.so")}}});
+  EXPECT_EQ(finished.status, 4);
+  const json document = json::parse(finished.out, nullptr, /*allow_exceptions=*/false);
+  EXPECT_EQ(document["files"][0]["verdict"], "refused");
+  EXPECT_EQ(document["files"][0]["error"], "NotElf");
+  // A command that needs backends stops there, too.
+  const Finished bench = run_program({"bench", "--mask", "causal:8", "--backends", "sdpa"},
+                                     {.environment = {{"ATTNMUX_PLUGIN_FILES", folder.file("bad.so")}}});
+  EXPECT_EQ(bench.status, 4);
+  EXPECT_EQ(bench.out, "");
+}
+
+TEST(Doctor, NeverFailsForWhatIsMissing) {
+  const json document = answer({"doctor", "--json"}, {.environment = {{"CUDA_VISIBLE_DEVICES", ""}}});
+  bool found = false;
+  for (const json& finding : document["findings"]) {
+    if (finding["name"] == "LibTorch") found = finding["found"].get<bool>() && finding["version"] == "2.11.0";
+    EXPECT_EQ(finding["remedy"].get<std::string>().empty(), finding["found"].get<bool>()) << finding["name"];
+  }
+  EXPECT_TRUE(found);
+  EXPECT_EQ(run_program({"doctor"}).status, 0);
+}
+
+}  // namespace
+}  // namespace attnmux

@@ -1,0 +1,151 @@
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "attnmux/attention_bench.h"
+#include "attnmux/device.h"
+#include "attnmux/error.h"
+#include "attnmux/mask_io.h"
+#include "attnmux/plugin_loader.h"
+#include "attnmux/spelling.h"
+#include "tools/attnmux/command.h"
+
+namespace attnmux::tool {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::vector<std::string> split(const std::string& text, char separator, const std::string& flag) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, separator);) {
+    if (part.empty()) throw Error(ErrorCode::kUsage, "--" + flag + " \"" + text + "\" holds an empty entry");
+    parts.push_back(part);
+  }
+  if (parts.empty()) throw Error(ErrorCode::kUsage, "--" + flag + " is empty");
+  return parts;
+}
+
+int64_t whole_number(const std::string& text, const std::string& flag) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw Error(ErrorCode::kUsage, "--" + flag + ": \"" + text + "\" is not a whole number");
+  }
+  return value;
+}
+
+DType dtype_of(const std::string& name) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64}) {
+    if (name == to_string(dtype)) return dtype;
+  }
+  throw Error(ErrorCode::kUsage, unknown_word("dtype", name, {"fp32", "bf16", "fp16", "fp64"}));
+}
+
+ordered_json to_json(const AttentionBenchRow& row, const std::string& mask, int64_t area) {
+  ordered_json json{{"mask", mask}, {"area", area}, {"backend", row.backend}, {"pass", row.pass}};
+  if (!row.refusals.empty()) {
+    json["refused"] = ordered_json::array();
+    for (const Reason& reason : row.refusals) {
+      json["refused"].push_back({{"code", std::string(to_string(reason.code))},
+                                 {"got", reason.got},
+                                 {"want", reason.want},
+                                 {"hint", reason.hint}});
+    }
+    return json;
+  }
+  json["ms"] = row.ms;
+  json["ms_min"] = row.ms_min;
+  json["tflops"] = row.tflops;
+  json["ratio_to_first"] = row.ratio_to_first ? ordered_json(*row.ratio_to_first) : ordered_json();
+  json["extra_bytes"] = row.extra_bytes ? ordered_json(*row.extra_bytes) : ordered_json();
+  return json;
+}
+
+std::vector<std::string> to_cells(const AttentionBenchRow& row, const std::string& mask, int64_t area) {
+  std::vector<std::string> cells{mask, with_separators(area), row.backend, row.pass};
+  if (!row.refusals.empty()) {
+    std::string reasons;
+    for (const Reason& reason : row.refusals) reasons += (reasons.empty() ? "refused: " : " | ") + reason.to_string();
+    cells.push_back(reasons);
+    return cells;
+  }
+  for (const std::string& cell :
+       {fixed(row.ms, 3), fixed(row.ms_min, 3), fixed(row.tflops, 3),
+        row.ratio_to_first ? fixed(*row.ratio_to_first, 2) : std::string("-"),
+        row.extra_bytes ? fixed(static_cast<double>(*row.extra_bytes) / (1 << 20), 1) : std::string("-")}) {
+    cells.push_back(cell);
+  }
+  return cells;
+}
+
+}  // namespace
+
+int run_bench(const Arguments& arguments) {
+  std::string masks, backends, heads = "32:8", dtype = "bf16", device = "cpu";
+  int64_t head_dim = 128, repetitions = 20;
+  bool backward = false, json = false;
+  Flags flags(
+      {.name = "bench",
+       .usage = "--mask M[;M...] --backends A[,B...] [flags]",
+       .about =
+           "Measures attention of several backends on random normal tensors, in one process and in turns. Per mask,\n"
+           "backend and pass: median and least time, TFLOP/s (4 x attended pairs x heads x head_dim, 2.5 times that\n"
+           "backward), the speed against the first backend named (above 1: faster than it; the median over rounds),\n"
+           "and the peak of memory that one call takes beyond its inputs. A backend that declines prints its reasons.",
+       .examples = {
+           "attnmux bench --mask \"causal:4096;window:4096,left=511,right=0\" --backends magi,flash --heads 9:3 "
+           "--head-dim 64 --dtype fp32 --backward",
+           "attnmux bench --mask causal:8192 --backends magi --device cuda --json"}});
+  flags.add("mask", masks, Need::kRequired, "M[;M...]", "masks as in `attnmux plan --help`");
+  flags.add("backends", backends, Need::kRequired, "A[,B...]",
+            "ids of `attnmux plugins`; the first is what the others are compared with");
+  flags.add("heads", heads, Need::kOptional, "Q[:KV]", "heads of q, and of k and v");
+  flags.add("head-dim", head_dim, "D", "of q, k and v");
+  flags.add("dtype", dtype, Need::kOptional, "T", "fp32, bf16, fp16 or fp64");
+  flags.add("device", device, Need::kOptional, "DEV", "cpu, cuda or cuda:N");
+  flags.add("backward", backward, "measure the backward pass, too");
+  flags.add("reps", repetitions, "N", "timed rounds");
+  flags.add("json", json, "answer as one JSON document");
+  if (!flags.parse(arguments)) return 0;
+
+  std::vector<std::string> head_counts = split(heads, ':', "heads");
+  if (head_counts.size() > 2) throw Error(ErrorCode::kUsage, "--heads \"" + heads + "\": write Q or Q:KV, e.g. 32:8");
+  std::vector<std::pair<std::string, AttnMaskSpec>> parsed;
+  for (const std::string& text : split(masks, ';', "mask")) parsed.emplace_back(text, parse_mask(text));
+  const std::vector<std::string> ids = split(backends, ',', "backends");
+  const DType element = dtype_of(dtype);
+  const at::Device where = open_device(device);
+  PluginRegistry registry;
+  load_plugins({}, registry);
+
+  ordered_json document = ordered_json::array();
+  std::vector<std::vector<std::string>> table{
+      {"mask", "area", "backend", "pass", "ms", "ms_min", "tflops", "ratio_to_first", "extra_MiB"}};
+  bool executed = false;
+  for (const auto& [text, mask] : parsed) {
+    const auto rows = bench_attention({.mask = mask,
+                                       .backends = ids,
+                                       .heads_q = whole_number(head_counts.front(), "heads"),
+                                       .heads_kv = whole_number(head_counts.back(), "heads"),
+                                       .head_dim = head_dim,
+                                       .dtype = element,
+                                       .device = where,
+                                       .backward = backward,
+                                       .repetitions = repetitions},
+                                      registry);
+    for (const AttentionBenchRow& row : rows) {
+      executed = executed || row.refusals.empty();
+      document.push_back(to_json(row, text, mask.area()));
+      table.push_back(to_cells(row, text, mask.area()));
+    }
+  }
+  if (json) {
+    print_json(document);
+  } else {
+    print_table(table);
+  }
+  return executed ? 0 : exit_status(ErrorCode::kNothingExecuted);
+}
+
+}  // namespace attnmux::tool
