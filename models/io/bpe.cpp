@@ -1,7 +1,6 @@
 #include "models/io/bpe.h"
 
 #include <algorithm>
-#include <limits>
 #include <queue>
 #include <tuple>
 
@@ -11,7 +10,7 @@
 namespace attnmux {
 namespace {
 
-constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxHole = 1 << 20;  // ids are dense but for a few reserved ones; a huge id is a mistake
 
 uint64_t pair_key(int64_t left, int64_t right) {
   return static_cast<uint64_t>(left) << 32 | static_cast<uint64_t>(right);
@@ -64,10 +63,12 @@ BpeModel BpeModel::from_json(const JsonNode& model) {
 }
 
 void BpeModel::read_vocab(const JsonNode& vocab) {
+  const auto members = vocab.members();
+  const int64_t max_id = static_cast<int64_t>(members.size()) + kMaxHole;
   std::unordered_map<int64_t, std::string> token_of;
-  for (const auto& [token, node] : vocab.members()) {
+  for (const auto& [token, node] : members) {
     const int64_t id = node.integer();
-    if (id < 0 || id > kMaxId) node.fail("an id from 0 to " + std::to_string(kMaxId) + " is expected");
+    if (id < 0 || id > max_id) node.fail("an id from 0 to " + std::to_string(max_id) + " is expected");
     const auto [other, added] = token_of.emplace(id, token);
     if (!added) node.fail("the token \"" + other->second + "\" has the same id");
     vocab_.emplace(token, id);

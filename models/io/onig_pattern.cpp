@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "attnmux/error.h"
+#include "models/io/unicode_additions.h"
 
 namespace attnmux {
 namespace {
@@ -47,8 +48,8 @@ class Translator {
     switch (kind) {
       case 's': replace("\\p{White_Space}"); return;
       case 'S': replace("\\P{White_Space}"); return;
-      case 'd': replace("\\p{Nd}"); return;
-      case 'D': replace("\\P{Nd}"); return;
+      case 'd': category("Nd", /*negated=*/false, 2); return;
+      case 'D': category("Nd", /*negated=*/true, 2); return;
       case 'v': replace("\\x0B"); return;
       case 'p':
       case 'P': property(); return;
@@ -75,14 +76,29 @@ class Translator {
     if (i_ + 2 >= pattern_.size() || pattern_[i_ + 2] != '{' || close == std::string::npos) {
       refuse("\\p wants a property in braces");
     }
-    const bool negated = pattern_[i_ + 3] == '^';
-    const size_t begin = i_ + (negated ? 4 : 3);
+    const bool inverted = pattern_[i_ + 3] == '^';
+    const size_t begin = i_ + (inverted ? 4 : 3);
     const std::string name = pattern_.substr(begin, close - begin);
-    const bool category =
-        std::find(kGeneralCategories.begin(), kGeneralCategories.end(), name) != kGeneralCategories.end();
+    const bool negated = inverted != (pattern_[i_ + 1] == 'P');
+    const size_t size = close + 1 - i_;
+    if (std::find(kGeneralCategories.begin(), kGeneralCategories.end(), name) != kGeneralCategories.end()) {
+      return category(name, negated, size);
+    }
     // PCRE2's bare script names mean script extensions, a larger set.
-    out_ += std::string("\\") + pattern_[i_ + 1] + "{" + (negated ? "^" : "") + (category ? "" : "sc:") + name + "}";
-    i_ = close + 1;
+    out_ += (negated ? "\\P{sc:" : "\\p{sc:") + name + "}";
+    i_ += size;
+  }
+
+  void category(const std::string& name, bool negated, size_t size) {
+    const std::string additions = unicode_additions(name);
+    const std::string property = "\\p{" + name + "}" + additions;
+    if (in_class_) {
+      if (negated && !additions.empty()) refuse("a negated property inside a class is not built");
+      out_ += negated ? "\\P{" + name + "}" : property;
+    } else {
+      out_ += (negated ? "[^" : "[") + property + "]";
+    }
+    i_ += size;
   }
 
   void code_point() {

@@ -4,6 +4,7 @@
 
 #include "attnmux/error.h"
 #include "models/io/onig_pattern.h"
+#include "models/io/unicode_additions.h"
 
 namespace attnmux {
 namespace {
@@ -12,6 +13,9 @@ constexpr char kBuilt[] = "built are Sequence, Split, Digits and ByteLevel";
 
 // ByteLevel's own pattern, from GPT-2's encoder.py.
 constexpr char kGpt2Pattern[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+// Digits asks Rust's char::is_numeric: the categories N of Unicode 17, whose additions to 16 stand here.
+std::string numeric() { return "[\\p{N}" + unicode_additions("N") + "\\x{11DE0}-\\x{11DE9}\\x{16FF4}-\\x{16FF6}]"; }
 
 bool flag(const JsonNode& node, const std::string& key, bool otherwise) {
   return node.has(key) ? node.at(key).boolean() : otherwise;
@@ -47,7 +51,7 @@ void PreTokenizer::add(const JsonNode& node) {
   } else if (type == "Split") {
     add_split(node);
   } else if (type == "Digits") {
-    const char* pattern = flag(node, "individual_digits", false) ? "\\p{N}" : "\\p{N}+";
+    const std::string pattern = flag(node, "individual_digits", false) ? numeric() : numeric() + "+";
     splits_.push_back({Regex(pattern, Regex::Kind::kPattern), Behavior::kIsolated, /*invert=*/false});
   } else if (type == "ByteLevel") {
     add_byte_level(node);

@@ -124,7 +124,7 @@ Tokenizer::State::State(const JsonNode& root, std::string name)
 }
 
 void Tokenizer::State::index_added_tokens(const JsonNode& array) {
-  constexpr int64_t kMaxHole = 1 << 20;  // ids are dense but for a few reserved ones; a huge id is a mistake
+  constexpr int64_t kMaxHole = 1 << 20;  // as in the vocabulary
   for (size_t i = 0; i < added.tokens().size(); ++i) {
     const AddedToken& token = added.tokens()[i];
     const auto refuse = [&](const std::string& what) { array.elements()[i].at("id").fail(what); };
