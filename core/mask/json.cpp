@@ -24,7 +24,7 @@ MaskType read_type(const JsonReader& json) {
   for (size_t i = 0; i < kTypeNames.size(); ++i) {
     if (name == kTypeNames[i]) return static_cast<MaskType>(i);
   }
-  json.refuse(unknown_word("mask type", name, kTypeNames));
+  json.refuse("is an " + unknown_word("mask type", name, kTypeNames));
 }
 
 }  // namespace

@@ -33,8 +33,15 @@ std::string describe_parent(int64_t parent) {
   return parent == kRoot ? "is a root" : "follows node " + std::to_string(parent);
 }
 
-std::vector<int64_t> parents_of(size_t num_nodes, const std::vector<std::vector<int64_t>>& sample_paths) {
-  std::vector<int64_t> parents(num_nodes, kUnknown);
+struct Forest {
+  std::vector<int64_t> parents;
+  std::vector<int64_t> order;  // every node behind its parent
+};
+
+Forest read_paths(size_t num_nodes, const std::vector<std::vector<int64_t>>& sample_paths) {
+  Forest forest;
+  std::vector<int64_t>& parents = forest.parents;
+  parents.assign(num_nodes, kUnknown);
   std::vector<size_t> named_by(num_nodes, 0);
   for (size_t s = 0; s < sample_paths.size(); ++s) {
     const std::string path = "sample_paths[" + std::to_string(s) + "]";
@@ -50,34 +57,50 @@ std::vector<int64_t> parents_of(size_t num_nodes, const std::vector<std::vector<
                std::to_string(named_by[node]) + "], but " + describe_parent(parent) + " in " + path +
                "; a node has one parent");
       }
-      if (parents[node] == kUnknown) named_by[node] = s;
-      parents[node] = parent;
+      if (parents[node] == kUnknown) {
+        parents[node] = parent;
+        named_by[node] = s;
+        forest.order.push_back(node);
+      }
       parent = node;
     }
   }
   for (size_t i = 0; i < num_nodes; ++i) {
-    if (parents[i] == kUnknown)
-      refuse("node " + std::to_string(i) + " lies on no path; every node belongs to a sample");
+    if (parents[i] != kUnknown) continue;
+    refuse("node " + std::to_string(i) + " lies on no path; every node belongs to a sample");
   }
-  return parents;
+  return forest;
 }
 
-// The keys of a node's ancestors, sorted, neighbours joined.
-std::vector<Range> ancestor_keys(const std::vector<Range>& nodes, const std::vector<int64_t>& parents, int64_t node) {
-  std::vector<Range> keys;
-  for (int64_t at = parents[node]; at != kRoot; at = parents[at]) {
-    if (!nodes[at].empty()) keys.push_back(nodes[at]);
+// Adds a range to sorted, disjoint ranges, of which no two touch afterwards.
+void insert(Range range, std::vector<Range>* ranges) {
+  if (range.empty()) return;
+  auto at = std::lower_bound(ranges->begin(), ranges->end(), range,
+                             [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  if (at != ranges->begin() && std::prev(at)->end == range.begin) {
+    --at;
+    at->end = range.end;
+  } else {
+    at = ranges->insert(at, range);
   }
-  std::sort(keys.begin(), keys.end(), [](Range a, Range b) { return a.begin < b.begin; });
-  std::vector<Range> joined;
-  for (const Range range : keys) {
-    if (!joined.empty() && joined.back().end == range.begin) {
-      joined.back().end = range.end;
+  const auto next = std::next(at);
+  if (next == ranges->end() || at->end != next->begin) return;
+  at->end = next->end;
+  ranges->erase(next);
+}
+
+// FULL to the ranges of the ancestors, CAUSAL to the node itself and to keys right before it.
+void append_node(Range node, const std::vector<Range>& ancestors, std::vector<AttnSlice>* slices) {
+  if (node.empty()) return;
+  Range own = node;
+  for (const Range keys : ancestors) {
+    if (keys.end == node.begin) {
+      own.begin = keys.begin;
     } else {
-      joined.push_back(range);
+      slices->push_back({.q = node, .k = keys, .type = MaskType::kFull});
     }
   }
-  return joined;
+  slices->push_back({.q = node, .k = own, .type = MaskType::kCausal});
 }
 
 }  // namespace
@@ -85,20 +108,17 @@ std::vector<Range> ancestor_keys(const std::vector<Range>& nodes, const std::vec
 PrefixTree prefix_tree(const std::vector<int64_t>& node_lengths,
                        const std::vector<std::vector<int64_t>>& sample_paths) {
   const std::vector<Range> nodes = pack(node_lengths);
-  const std::vector<int64_t> parents = parents_of(nodes.size(), sample_paths);
+  const Forest forest = read_paths(nodes.size(), sample_paths);
   std::vector<AttnSlice> slices;
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    if (nodes[i].empty()) continue;
-    Range own = nodes[i];
-    for (const Range keys : ancestor_keys(nodes, parents, static_cast<int64_t>(i))) {
-      if (keys.end == nodes[i].begin) {
-        own.begin = keys.begin;  // keys right before the node: one causal slice with it
-      } else {
-        slices.push_back({.q = nodes[i], .k = keys, .type = MaskType::kFull});
-      }
-    }
-    slices.push_back({.q = nodes[i], .k = own, .type = MaskType::kCausal});
-    if (slices.size() > kMaxPieces) {
+  std::vector<std::vector<Range>> lineages(nodes.size());  // a node's keys and its ancestors'
+  size_t num_ranges = 0;
+  for (const int64_t node : forest.order) {
+    const int64_t parent = forest.parents[node];
+    if (parent != kRoot) lineages[node] = lineages[parent];
+    append_node(nodes[node], lineages[node], &slices);
+    insert(nodes[node], &lineages[node]);
+    num_ranges += lineages[node].size();
+    if (num_ranges > kMaxPieces) {
       refuse("the tree's nodes have more than " + std::to_string(kMaxPieces) +
              " separate ancestor ranges in all; pack the nodes of a path one behind another");
     }
