@@ -32,8 +32,9 @@ CONFINED = [
      "<torch/torch.h> costs half a minute for each file; include narrow ATen headers"),
     (re.compile(r"^(spdlog|fmt)/"), re.compile(r"^core/log\.cpp$"),
      "spdlog's fmt and LibTorch's must not meet; use attnmux/log.h"),
-    (re.compile(r"^(nlohmann/|toml\+\+/|boost/)"), re.compile(r"\.cpp$"), "only in .cpp files"),
 ]
+# Slow to compile: in .cpp files, and in headers that .cpp files alone include.
+HEAVY = re.compile(r"^(nlohmann/(?!json_fwd)|toml\+\+/|boost/)")
 
 
 def area(path):
@@ -49,13 +50,25 @@ def resolve(root, source, name):
     return f"{PUBLIC}/{name}" if name == "attnmux/interface_hash.h" else None  # made by the build
 
 
-def problems_of_include(root, source, path, quote, name):
+def included_by_headers(root, files):
+    """Every file that some header includes."""
+    found = set()
+    for source in files:
+        if source.suffix == ".h":
+            includes = map(INCLUDE.match, source.read_text(encoding="utf-8").splitlines())
+            found.update(resolve(root, source, include.group(2)) for include in includes if include)
+    return found
+
+
+def problems_of_include(root, source, path, quote, name, shared_headers):
     home = path.split("/")[0]
     if VENDOR.search(name) and not VENDOR_HOME.search(path):
         yield "a vendor's header belongs in backends/cp_*, or in files and folders named *_sm<arch>"
     for header, allowed, why in CONFINED:
         if header.search(name) and not allowed.search(path):
             yield why
+    if HEAVY.search(name) and (path.startswith(PUBLIC) or path in shared_headers):
+        yield "only in .cpp files and in headers that no header includes"
     if home not in MAY_INCLUDE:
         return
     target = resolve(root, source, name)
@@ -68,12 +81,12 @@ def problems_of_include(root, source, path, quote, name):
         yield f"{home}/ may include {', '.join([home] + MAY_INCLUDE[home])}, not {to}/"
 
 
-def problems_of_file(root, source):
+def problems_of_file(root, source, shared_headers):
     path = source.relative_to(root).as_posix()
     for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
         include = INCLUDE.match(line)
         if include:
-            for why in problems_of_include(root, source, path, *include.groups()):
+            for why in problems_of_include(root, source, path, *include.groups(), shared_headers):
                 yield f"{path}:{number}: {line.strip()}: {why}"
         condition = CONDITION.match(line)
         if condition and not VENDOR_HOME.search(path):
@@ -84,7 +97,8 @@ def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent).resolve()
     files = [file for folder in [*MAY_INCLUDE, "tests"] for file in sorted((root / folder).rglob("*"))
              if file.suffix in SUFFIXES]
-    problems = [problem for file in files for problem in problems_of_file(root, file)]
+    shared_headers = included_by_headers(root, files)
+    problems = [problem for file in files for problem in problems_of_file(root, file, shared_headers)]
     print("\n".join(problems) if problems else f"{len(files)} files keep the dependency rules")
     sys.exit(1 if problems or not files else 0)
 

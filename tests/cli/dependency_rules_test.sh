@@ -19,12 +19,16 @@ printf '#include <cuda_runtime_api.h>\n#if defined(__CUDA_ARCH__)\n#endif\n' >ba
 printf '#include <nccl.h>\n' >backends/cp_nccl/good.cpp
 printf '#include "tiled_cpu/kernel.h"\n#include "attnmux/mask.h"\n' >plugins/magi/good.cpp
 printf '#include "models/llama/llama.h"\n' >tools/attnmux/good.cpp
+printf '#include <toml++/toml.h>\n' >models/llama/private.h
+printf '#include "private.h"\n' >models/llama/good.cpp
 "$python" "$checker" "$work" | grep -q 'keep the dependency rules' || { echo "good files are refused"; exit 1; }
 
+printf '#include "bad.h"\n' >core/mask/band.h
 cat >expected <<'LINES'
 backends/tiled_cpu/bad.cpp:1 core/mask/band.h
 backends/tiled_cpu/bad.cpp:2 cuda_runtime_api.h
 backends/tiled_cpu/bad.cpp:3 USE_CUDA
+core/include/attnmux/mask.h:1 boost/dll.hpp
 core/mask/bad.cpp:1 tiled_cpu/kernel.h
 core/mask/bad.cpp:2 models/llama/llama.h
 core/mask/bad.cpp:3 spdlog/spdlog.h
@@ -40,7 +44,7 @@ LINES
 while read -r where what; do
   case "$what" in
     USE_*) line="#if USE_CUDA" ;;
-    spdlog/* | torch/* | nlohmann/* | ATen/* | cuda*) line="#include <$what>" ;;
+    spdlog/* | torch/* | nlohmann/* | boost/* | ATen/* | cuda*) line="#include <$what>" ;;
     *) line="#include \"$what\"" ;;
   esac
   echo "$line" >>"${where%:*}"

@@ -23,6 +23,10 @@ ordered_json to_json(const PluginFile& file) {
   json["id"] = file.id;
   json["version"] = file.version;
   json["vendor"] = file.vendor;
+  json["abi"] = ordered_json::object();
+  if (file.abi) {
+    for (const AbiFieldText& field : abi_fields(*file.abi)) json["abi"][field.field] = field.value;
+  }
   json["backends"] = ordered_json::array();
   for (const BackendInfo& backend : file.backends) json["backends"].push_back(to_json(backend));
   return json;
@@ -38,6 +42,11 @@ void print(const PluginScan& scan) {
     std::cout << "  " << file.file << ": " << to_string(file.verdict);
     if (!file.id.empty()) std::cout << ", plugin " << file.id << " " << file.version << " by " << file.vendor;
     std::cout << "\n";
+    if (file.abi) {
+      std::cout << "      built by " << file.abi->compiler << " for LibTorch " << file.abi->torch_version;
+      if (file.abi->sm_list[0] != '\0') std::cout << ", GPU kernels for sm " << file.abi->sm_list;
+      std::cout << "\n";
+    }
     if (!file.text.empty()) std::cout << "      " << file.text << "\n";
     for (const BackendInfo& backend : file.backends) {
       std::cout << "      backend " << backend.id << " " << backend.version << ": " << backend.description << "\n";
