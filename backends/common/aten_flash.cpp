@@ -33,6 +33,23 @@ PositiveScale make_positive(double softmax_scale) {
   return {.q_factor = 0};
 }
 
+// The kernel adds the dk and dv of a group's query heads up in the tensors' own dtype. In bf16 and fp16 that costs up
+// to six times the error of a plain implementation (measured on dv, groups of 8), so each query head gets its own k and
+// v there, and the sum over the group is taken in fp32.
+bool needs_own_heads(const at::Tensor& q, const at::Tensor& k) {
+  return q.size(1) != k.size(1) && (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf);
+}
+
+BackwardResult backward_with_own_heads(BackwardArgs args, const AtenFlashOptions& options) {
+  const int64_t heads_kv = args.k.size(1), group = args.q.size(1) / heads_kv;
+  args.k = args.k.repeat_interleave(group, 1);
+  args.v = args.v.repeat_interleave(group, 1);
+  BackwardResult result = aten_flash_backward(args, options);
+  result.dk = result.dk.unflatten(1, {heads_kv, group}).sum(2);
+  result.dv = result.dv.unflatten(1, {heads_kv, group}).sum(2);
+  return result;
+}
+
 bool nothing_to_do(const at::Tensor& q, const at::Tensor& k) { return q.numel() == 0 || k.numel() == 0; }
 
 }  // namespace
@@ -56,6 +73,7 @@ BackwardResult aten_flash_backward(const BackwardArgs& args, const AtenFlashOpti
             .dk = at::zeros(args.k.sizes(), args.k.options()),
             .dv = at::zeros(args.v.sizes(), args.v.options())};
   }
+  if (needs_own_heads(args.q, args.k)) return backward_with_own_heads(args, options);
   // The kernel computes exp(score - lse); -inf - (-inf) would be NaN where any finite lse gives the right 0.
   const at::Tensor lse = args.lse.masked_fill(args.lse == -kInfinity, 0);
   const PositiveScale scale = make_positive(args.softmax_scale);
