@@ -12,7 +12,7 @@ namespace attnmux {
 
 template <class Property>
 void check_property(int cases, Property&& property) {
-  const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
+  const ::testing::TestInfo* test = ::testing::UnitTest::GetInstance()->current_test_info();
   rc::detail::TestMetadata metadata;
   metadata.id = std::string(test->test_suite_name()) + "/" + test->name();
   rc::detail::TestParams params = rc::detail::configuration().testParams;
