@@ -64,16 +64,18 @@ struct BackwardScratch {
 template <class S>
 void delta(const BackwardProblem& p, int32_t q_tile, int64_t head, void* base) {
   using T = Compute<S>;
-  const int64_t dv = p.dims.head_dim_v;
+  const int64_t dv = p.dims.head_dim_v, padded = round_up(dv, kWidth<T>);
   T* const out = static_cast<T*>(base);
-  T* const dout = out + dv;
+  T* const dout = out + padded;
   const int64_t begin = int64_t{q_tile} * kQTile, end = smaller(begin + kQTile, p.dims.total_q);
   for (int64_t token = begin; token < end; ++token) {
-    pack_row(row_of<S>(p.out, token, head), p.out.dim, dv, dv, out);
-    pack_row(row_of<S>(p.dout, token, head), p.dout.dim, dv, dv, dout);
-    double sum = 0;
-    for (int64_t i = 0; i < dv; ++i) sum += double{out[i]} * double{dout[i]};
-    static_cast<T*>(p.delta)[head * p.dims.total_q + token] = T(sum);
+    pack_row(row_of<S>(p.out, token, head), p.out.dim, dv, padded, out);
+    pack_row(row_of<S>(p.dout, token, head), p.dout.dim, dv, padded, dout);
+    Vec<T> products{};
+    for (int64_t i = 0; i < padded; i += kWidth<T>) products += load(out + i) * load(dout + i);
+    T sum = 0;
+    for (int i = 0; i < kWidth<T>; ++i) sum += products[i];
+    static_cast<T*>(p.delta)[head * p.dims.total_q + token] = sum;
   }
 }
 
@@ -90,7 +92,7 @@ inline void backward_panel(const PlanView& plan, int32_t mask_id, int32_t row, c
                        s.scores + column, kPanel<T>, /*add=*/false);
   gemm<T, Walk::kRows>(keys, column_end - column, dims.head_dim_v, v, dv_padded,
                        s.do_columns + row * dv_padded + column, kPanel<T>, s.dp + column, kPanel<T>, /*add=*/false);
-  if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, s.scores);
+  if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, kMasked<T>, s.scores);
   softmax_gradient(s.scores, s.dp, keys, column, column_end, s.lse + row, s.delta + row);
   gemm<T, Walk::kRows>(keys, dv_padded, rows, s.scores + cover.row_begin, kPanel<T>, s.do_rows + first_row * dv_padded,
                        dv_padded, dv, dv_padded, /*add=*/true);
@@ -100,7 +102,17 @@ inline void backward_panel(const PlanView& plan, int32_t mask_id, int32_t row, c
                           /*add=*/true);
 }
 
-// Rows and panels of Q (panels carry the factor of the scores) and dO, lse in base 2, delta; dq = 0.
+// lse in base 2 and delta of kQTile rows; rows without keys and rows beyond `rows` get probabilities 0.
+template <class T>
+inline void load_row_statistics(const BackwardProblem& p, int64_t begin, int64_t rows, int64_t head, T* lse, T* delta) {
+  for (int64_t r = 0; r < kQTile; ++r) {
+    const T row = r < rows ? static_cast<const T*>(p.lse)[(begin + r) * p.dims.heads_q + head] : -T(__builtin_inf());
+    lse[r] = row == -T(__builtin_inf()) ? -kMasked<T> : T(double{row} * kLog2E);
+    delta[r] = r < rows ? static_cast<const T*>(p.delta)[head * p.dims.total_q + begin + r] : T(0);
+  }
+}
+
+// Rows and panels of Q (panels carry the factor of the scores) and dO, row statistics; dq = 0.
 template <class S>
 inline void load_queries(const BackwardProblem& p, int64_t begin, int64_t rows, int64_t head, int64_t d,
                          int64_t dv_padded, const BackwardScratch<Compute<S>>& s) {
@@ -114,11 +126,7 @@ inline void load_queries(const BackwardProblem& p, int64_t begin, int64_t rows, 
     transpose_panel(s.q_rows + row * d, d, T(p.softmax_scale * kLog2E), s.q_columns + row * d);
     transpose_panel(s.do_rows + row * dv_padded, dv_padded, T(1), s.do_columns + row * dv_padded);
   }
-  for (int64_t r = 0; r < padded_rows; ++r) {
-    const T lse = r < rows ? static_cast<const T*>(p.lse)[(begin + r) * p.dims.heads_q + head] : -T(__builtin_inf());
-    s.lse[r] = lse == -T(__builtin_inf()) ? -kMasked<T> : T(double{lse} * kLog2E);
-    s.delta[r] = r < rows ? static_cast<const T*>(p.delta)[head * p.dims.total_q + begin + r] : T(0);
-  }
+  load_row_statistics(p, begin, rows, head, s.lse, s.delta);
   zero(s.dq, rows * d);
 }
 
@@ -128,9 +136,11 @@ inline void add_dq(const BackwardProblem& p, int32_t q_tile, int64_t head, int32
                    int64_t rows, int64_t d, const T* tile) {
   int32_t* const turn = p.dq_turn + q_tile * p.dims.heads_q + head;
   while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != predecessor + 1) sched_yield();
+  const T scale = T(p.softmax_scale);
+  const int64_t dim = p.dims.head_dim;
   for (int64_t r = 0; r < rows; ++r) {
-    T* to = static_cast<T*>(p.dq) + ((int64_t{q_tile} * kQTile + r) * p.dims.heads_q + head) * p.dims.head_dim;
-    for (int64_t c = 0; c < p.dims.head_dim; ++c) to[c] += T(p.softmax_scale) * tile[r * d + c];
+    T* const to = static_cast<T*>(p.dq) + ((int64_t{q_tile} * kQTile + r) * p.dims.heads_q + head) * dim;
+    for (int64_t c = 0; c < dim; ++c) to[c] += scale * tile[r * d + c];
   }
   __atomic_store_n(turn, segment + 1, __ATOMIC_RELEASE);
 }
@@ -164,6 +174,19 @@ inline SegmentRuns runs_of_segment(const BackwardProblem& p, int32_t q_tile, int
   }
   if (tile_before >= 0) found.predecessor = tile_before / p.tiles_per_segment;
   return found;
+}
+
+// dK (times the scale) and dV of keys [first_key, first_key + keys).
+template <class S>
+inline void write_key_gradients(const BackwardProblem& p, int64_t first_key, int64_t keys, int64_t kv_head,
+                                const Compute<S>* dk, int64_t d, const Compute<S>* dv, int64_t dv_padded) {
+  using T = Compute<S>;
+  for (int64_t key = 0; key < keys; ++key) {
+    S* const dk_row = static_cast<S*>(p.dk.data) + (first_key + key) * p.dk.token + kv_head * p.dk.head;
+    S* const dv_row = static_cast<S*>(p.dv.data) + (first_key + key) * p.dv.token + kv_head * p.dv.head;
+    unpack_row<S>(dk + key * d, p.dims.head_dim, T(p.softmax_scale), dk_row, p.dk.dim);
+    unpack_row<S>(dv + key * dv_padded, p.dims.head_dim_v, T(1), dv_row, p.dv.dim);
+  }
 }
 
 template <class S>
@@ -215,12 +238,7 @@ void backward(const BackwardProblem& p, int32_t segment, int64_t kv_head, void* 
     }
   }
 
-  for (int64_t key = 0; key < keys; ++key) {
-    S* const dk = static_cast<S*>(p.dk.data) + (first_key + key) * p.dk.token + kv_head * p.dk.head;
-    S* const dv = static_cast<S*>(p.dv.data) + (first_key + key) * p.dv.token + kv_head * p.dv.head;
-    unpack_row<S>(s.dk + key * d, p.dims.head_dim, T(p.softmax_scale), dk, p.dk.dim);
-    unpack_row<S>(s.dv + key * dv_padded, p.dims.head_dim_v, T(1), dv, p.dv.dim);
-  }
+  write_key_gradients<S>(p, first_key, keys, kv_head, s.dk, d, s.dv, dv_padded);
 }
 
 }  // namespace ATTNMUX_ISA

@@ -21,9 +21,6 @@
 namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
-constexpr double kLog2E = 1.4426950408889634074;
-constexpr double kLn2 = 0.69314718055994530942;
-
 template <class T>
 constexpr int32_t kPanels = kQTile / kPanel<T>;
 
@@ -75,7 +72,7 @@ inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, co
   const int32_t column_end = static_cast<int32_t>(round_up(cover.row_end, kWidth<T>));
   gemm<T, Walk::kRows>(keys, column_end - column, head_dim, k, d, q_columns + column, kPanel<T>, scores + column,
                        kPanel<T>, /*add=*/false);
-  if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, scores);
+  if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, kMasked<T>, scores);
   if (softmax_step(scores, keys, column, column_end, state)) {
     for (int32_t r = cover.row_begin; r < cover.row_end; ++r) {
       const Vec<T> correction = splat(state.correction[r]);
@@ -86,20 +83,18 @@ inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, co
                           out + cover.row_begin * dv, dv, /*add=*/true);
 }
 
+// Row `r` of a tile whose first token is `token - r`: out times 1 / sum, and lse. 0 and -inf for a row without keys.
 template <class S>
-inline void write_rows(const ForwardProblem& p, int64_t begin, int64_t rows, int64_t head, int64_t dv,
-                       const Compute<S>* out, const RowState<Compute<S>>* state) {
+inline void write_row(const ForwardProblem& p, int64_t token, int64_t r, int64_t head, const Compute<S>* out,
+                      const RowState<Compute<S>>* state) {
   using T = Compute<S>;
-  for (int64_t r = 0; r < rows; ++r) {
-    const RowState<T>& panel = state[r / kPanel<T>];
-    const T sum = panel.sum[r % kPanel<T>];
-    const T maximum = panel.maximum[r % kPanel<T>];
-    const bool empty = sum == 0;  // a row with keys holds at least its maximum's exponential, 1
-    S* to = static_cast<S*>(p.out.data) + (begin + r) * p.out.token + head * p.out.head;
-    unpack_row<S>(out + r * dv, p.dims.head_dim_v, empty ? T(0) : 1 / sum, to, p.out.dim);
-    static_cast<T*>(p.lse)[(begin + r) * p.dims.heads_q + head] =
-        empty ? -T(__builtin_inf()) : T((double{maximum} + __builtin_log2(double{sum})) * kLn2);
-  }
+  const T sum = state[r / kPanel<T>].sum[r % kPanel<T>];
+  const T maximum = state[r / kPanel<T>].maximum[r % kPanel<T>];
+  const bool empty = sum == 0;  // a row with keys holds at least its maximum's exponential, 1
+  S* const to = static_cast<S*>(p.out.data) + token * p.out.token + head * p.out.head;
+  unpack_row<S>(out, p.dims.head_dim_v, empty ? T(0) : 1 / sum, to, p.out.dim);
+  static_cast<T*>(p.lse)[token * p.dims.heads_q + head] =
+      empty ? -T(__builtin_inf()) : T((double{maximum} + __builtin_log2(double{sum})) * kLn2);
 }
 
 template <class S>
@@ -140,7 +135,7 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
       }
     }
   }
-  write_rows<S>(p, begin, rows, head, dv, scratch.out, scratch.state);
+  for (int32_t r = 0; r < rows; ++r) write_row<S>(p, begin + r, r, head, scratch.out + r * dv, scratch.state);
 }
 
 }  // namespace ATTNMUX_ISA

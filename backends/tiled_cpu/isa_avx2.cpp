@@ -4,6 +4,6 @@
 
 namespace attnmux::tiled_cpu {
 
-const KernelTable& avx2_kernels() { return avx2::kTable; }
+KernelTable avx2_kernels() { return avx2::kTable; }
 
 }  // namespace attnmux::tiled_cpu

@@ -4,6 +4,6 @@
 
 namespace attnmux::tiled_cpu {
 
-const KernelTable& avx512_kernels() { return avx512::kTable; }
+KernelTable avx512_kernels() { return avx512::kTable; }
 
 }  // namespace attnmux::tiled_cpu

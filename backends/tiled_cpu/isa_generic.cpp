@@ -4,6 +4,6 @@
 
 namespace attnmux::tiled_cpu {
 
-const KernelTable& generic_kernels() { return generic::kTable; }
+KernelTable generic_kernels() { return generic::kTable; }
 
 }  // namespace attnmux::tiled_cpu

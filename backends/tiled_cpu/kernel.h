@@ -97,10 +97,11 @@ struct KernelTable {
   Kernels float32, bfloat16, float16, float64;
 };
 
-const KernelTable& generic_kernels();
+KernelTable generic_kernels();
 #if defined(__x86_64__)
-const KernelTable& avx2_kernels();    // AVX2, FMA, F16C
-const KernelTable& avx512_kernels();  // AVX-512 F, BW, DQ, VL
+KernelTable avx2_kernels();    // AVX2, FMA, F16C
+KernelTable avx512_kernels();  // AVX-512 F, BW, DQ, VL
+KernelTable amx_kernels();     // beside them AVX512_BF16, AMX-TILE, AMX-BF16
 #endif
 
 }  // namespace attnmux::tiled_cpu

@@ -12,6 +12,7 @@
 #include "attnmux/error.h"
 #include "common/gates.h"
 #include "common/prepared_as.h"
+#include "tiled_cpu/cpu_isa.h"
 #include "tiled_cpu/magi_prepared.h"
 
 namespace attnmux {
@@ -57,27 +58,6 @@ constexpr Gate kGates[] = {
     no_attention_sink,
     no_dropout,
 };
-
-// Whether processor and operating system have the instructions that the kernels of `isa` are compiled with.
-bool has(CpuIsa isa) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return isa == CpuIsa::kGeneric || (avx2 && (isa == CpuIsa::kAvx2 || avx512));
-#else
-  return isa == CpuIsa::kGeneric;
-#endif
-}
-
-const KernelTable& kernel_table(CpuIsa isa) {
-#if defined(__x86_64__)
-  if (isa == CpuIsa::kAvx512) return tiled_cpu::avx512_kernels();
-  if (isa == CpuIsa::kAvx2) return tiled_cpu::avx2_kernels();
-#endif
-  return tiled_cpu::generic_kernels();
-}
 
 const Kernels& kernels_of(const KernelTable& table, at::ScalarType dtype) {
   switch (dtype) {
@@ -204,22 +184,17 @@ class MagiBackend final : public AttentionBackend {
   }
 
  private:
-  const KernelTable& table_;
+  KernelTable table_;
 };
 
 }  // namespace
 
-CpuIsa best_cpu_isa() {
-  if (has(CpuIsa::kAvx512)) return CpuIsa::kAvx512;
-  return has(CpuIsa::kAvx2) ? CpuIsa::kAvx2 : CpuIsa::kGeneric;
-}
-
 std::shared_ptr<const AttentionBackend> make_magi_backend(CpuIsa isa) {
-  if (!has(isa)) {
+  if (isa > best_cpu_isa()) {
     throw Error(ErrorCode::kInvalidArgument,
                 "magi: this processor lacks the instruction set asked for; leave it out to take the best one at hand");
   }
-  return std::make_shared<MagiBackend>(kernel_table(isa));
+  return std::make_shared<MagiBackend>(tiled_cpu::kernel_table(isa));
 }
 
 }  // namespace attnmux

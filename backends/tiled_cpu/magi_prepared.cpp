@@ -6,10 +6,10 @@ namespace attnmux::tiled_cpu {
 namespace {
 
 // K, V, dK and dV of a segment stay in L2 while the q tiles pass by.
-constexpr int64_t kSegmentBytes = 512 * 1024;
+constexpr int64_t kSegmentBytes = 1024 * 1024;
 constexpr int32_t kMaxSegmentTiles = 4;
 // Enough segments to keep many cores busy, from the shape alone: the split must not depend on the threads at hand.
-constexpr int64_t kWantedItems = 32;
+constexpr int64_t kWantedItems = 16;
 
 int32_t choose_tiles_per_segment(const AttentionShape& shape, int32_t num_k_tiles) {
   const int64_t bytes_per_tile = 2 * kKTile * (shape.head_dim + shape.head_dim_v) * int64_t{sizeof(float)};

@@ -118,24 +118,36 @@ inline void transpose_rounds(Vec<T>* rows) {
   }
 }
 
-// from [width, ld_from] -> to [width, ld_to], one block of width x width, times `scale`, in log2(width) rounds.
-template <class T>
-inline void transpose_block(const T* from, int64_t ld_from, T scale, T* to, int64_t ld_to) {
+// to [width, ld_to] = transpose of the block whose row i is row(i), in log2(width) rounds.
+template <class T, class Row>
+inline void transpose_block(const Row& row, T* to, int64_t ld_to) {
   Vec<T> rows[kWidth<T>];
 #pragma GCC unroll 16
-  for (int i = 0; i < kWidth<T>; ++i) rows[i] = load(from + i * ld_from) * scale;
+  for (int i = 0; i < kWidth<T>; ++i) rows[i] = row(i);
   transpose_rounds<T, 1>(rows);
 #pragma GCC unroll 16
   for (int i = 0; i < kWidth<T>; ++i) store(to + i * ld_to, rows[i]);
 }
 
+// from [rows, ld_from] -> to [columns, ld_to], bits unchanged. REQUIRES: rows, columns multiples of the vector width.
+template <class T>
+inline void transpose(const T* from, int64_t ld_from, int64_t rows, int64_t columns, T* to, int64_t ld_to) {
+  for (int64_t r = 0; r < rows; r += kWidth<T>) {
+    for (int64_t c = 0; c < columns; c += kWidth<T>) {
+      const T* const block = from + r * ld_from + c;
+      transpose_block([&](int64_t i) { return load(block + i * ld_from); }, to + c * ld_to + r, ld_to);
+    }
+  }
+}
+
 // from [kPanel, padded] -> to [padded, kPanel], times `scale`. REQUIRES: padded is a multiple of the vector width.
 template <class T>
 inline void transpose_panel(const T* from, int64_t padded, T scale, T* to) {
-  constexpr int w = kWidth<T>;
-  for (int64_t r = 0; r < kPanel<T>; r += w) {
-    for (int64_t c = 0; c < padded; c += w)
-      transpose_block(from + r * padded + c, padded, scale, to + c * kPanel<T> + r, kPanel<T>);
+  for (int64_t r = 0; r < kPanel<T>; r += kWidth<T>) {
+    for (int64_t c = 0; c < padded; c += kWidth<T>) {
+      const T* const block = from + r * padded + c;
+      transpose_block([&](int64_t i) { return load(block + i * padded) * scale; }, to + c * kPanel<T> + r, kPanel<T>);
+    }
   }
 }
 

@@ -2,7 +2,7 @@
 //
 // A panel is kPanel neighbouring rows of a tile. Products are narrowed to the box [row_begin, row_end) x
 // [key_begin, key_end) that holds every attended pair of the panel; inside it, pairs that are not attended get the
-// score kMasked, unless the box is attended as a whole.
+// score that the caller names, unless the box is attended as a whole.
 #pragma once
 
 #include "simd.h"
@@ -98,11 +98,11 @@ inline Cover cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, C
   return all;
 }
 
-// scores [keys of the cover, kPanel]: kMasked where the panel that starts at `row` does not attend the key. Vectors of
+// scores [keys of the cover, kPanel]: `masked` where the panel that starts at `row` does not attend the key. Vectors of
 // queries [column, column_end) only.
 template <class T>
 inline void mask_scores(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int32_t column,
-                        int32_t column_end, T* scores) {
+                        int32_t column_end, T masked, T* scores) {
   using Int = typename SimdTypes<T>::Int;
   using IntScalar = typename SimdTypes<T>::IntScalar;
   for (; column < column_end; column += kWidth<T>) {
@@ -116,7 +116,7 @@ inline void mask_scores(const PlanView& plan, int32_t mask_id, int32_t row, cons
       }
       for (IntScalar key = cover.key_begin; key < cover.key_end; ++key, s += kPanel<T>) {
         const auto attended = (begin <= key) & (end > key);
-        store(s, attended ? load(s) : splat(kMasked<T>));
+        store(s, attended ? load(s) : splat(masked));
       }
     } else {
       const uint64_t* words = bit_rows(plan, mask_id) + (row + column) * kWordsPerRow;
@@ -128,7 +128,7 @@ inline void mask_scores(const PlanView& plan, int32_t mask_id, int32_t row, cons
                 static_cast<uint32_t>(words[i * kWordsPerRow + key / 64] >> key % 64 & (0xffffffffu >> key % 32)));
         }
         const auto attended = (word & 1) != 0;
-        store(s, attended ? load(s) : splat(kMasked<T>));
+        store(s, attended ? load(s) : splat(masked));
         word >>= 1;
       }
     }

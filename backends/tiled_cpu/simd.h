@@ -95,24 +95,30 @@ inline Vec<double> maximum(Vec<double> a, Vec<double> b) {
 #endif
 }
 
-// 2^x, relative error below 2e-7; 0 below 2^-126, NaN for NaN. REQUIRES: x <= 127.
-// x = n + f with |f| <= 1/2; 2^f by the polynomial of degree 5 of least relative error (Remez: 7.5e-8).
+// 2^x, relative error below 2e-7; 0 below 2^-126 and for -infinity, NaN for NaN. REQUIRES: x <= 127.
+// x = n + f with integer n; 2^f by the polynomial of degree 5 of least relative error (Remez: 7.5e-8).
 inline Vec<float> exp2(Vec<float> x) {
+#if defined(__AVX512F__)
+  const Vec<float> f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x), in [0, 1)
+  Vec<float> p = splat(1.87757676566e-3f);
+  p = p * f + 8.9893398766e-3f;
+  p = p * f + 5.58263182317e-2f;
+  p = p * f + 2.40153616983e-1f;
+  p = p * f + 6.93153073207e-1f;
+  p = p * f + 9.99999925064e-1f;
+  return _mm512_scalef_ps(p, x);  // times 2^floor(x)
+#else
+  using Int = SimdTypes<float>::Int;
   const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
   const Vec<float> clamped = maximum(splat(-1000.0f), x);
   const Vec<float> shifted = clamped + magic;
-  const Vec<float> n = shifted - magic;
-  const Vec<float> f = clamped - n;
+  const Vec<float> f = clamped - (shifted - magic);  // in [-1/2, 1/2]
   Vec<float> p = splat(1.3276472632e-3f);
   p = p * f + 9.67554134312e-3f;
   p = p * f + 5.55071327186e-2f;
   p = p * f + 2.40221197237e-1f;
   p = p * f + 6.93146967065e-1f;
   p = p * f + 1.00000007165f;
-#if defined(__AVX512F__)
-  return _mm512_scalef_ps(p, n);
-#else
-  using Int = SimdTypes<float>::Int;
   const Int exponent = (Int)shifted << 23;  // the bits of magic above fall out
   const Vec<float> scaled = (Vec<float>)((Int)p + exponent);
   // NaN is not below the limit; its bits plus an exponent would be any number, so it goes through p.

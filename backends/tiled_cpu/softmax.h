@@ -10,6 +10,9 @@
 namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
+constexpr double kLog2E = 1.4426950408889634074;
+constexpr double kLn2 = 0.69314718055994530942;
+
 // Running maximum and sum of each query of a panel over the tiles seen so far.
 template <class T>
 struct RowState {
