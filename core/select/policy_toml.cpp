@@ -141,12 +141,15 @@ SelectionPolicy policy_from_toml(const std::string& text, const std::string& fil
   } catch (const toml::parse_error& error) {
     reader.fail(error.source(), std::string(error.description()));
   }
+  // The tables of a training file: a misspelt [atention] would drop its rules in silence.
+  reader.check_keys(root, "top level", {"model", "attention", "parallel", "data", "train"});
   SelectionPolicy policy;
   if (const toml::node* node = root.get("attention")) {
     read_attention(reader, reader.table(*node, "[attention]"), policy);
   }
   if (const toml::node* node = root.get("model")) {
     const toml::table& model = reader.table(*node, "[model]");
+    reader.check_keys(model, "[model]", {"path", "attn_implementation"});
     if (const toml::node* value = model.get("attn_implementation")) {
       const std::string implementation = reader.string(*value, "[model] attn_implementation");
       const SelectionPolicy derived =

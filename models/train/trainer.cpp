@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "attnmux/error.h"
-#include "attnmux/selection_policy.h"
 #include "models/io/atomic_file.h"
 #include "models/io/tokenizer.h"
 #include "models/llama/llama.h"
+#include "models/train/choose_backends.h"
 #include "models/train/evaluate.h"
 #include "models/train/report.h"
 #include "models/train/train_step.h"
@@ -26,24 +26,6 @@ std::string in_run(const TrainConfig& config, const char* name) {
 
 at::ScalarType scalar_type(const TrainConfig& config) {
   return config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
-}
-
-AttentionUse attention_use(const TrainConfig& config) {
-  return {.masks = {MaskFamily::kVarlenCausal},
-          .empty_rows = false,
-          .dtype = config.train.dtype == "bf16" ? DType::kBFloat16 : DType::kFloat32,
-          .device = DeviceKind::kCpu,
-          .max_tokens = config.data.seq_len,
-          .training = true};
-}
-
-SelectionTable choose_backends(const TrainConfig& config, const LlamaConfig& model, const PluginRegistry& registry) {
-  const std::string config_json = (fs::path(config.model.path) / "config.json").string();
-  const SelectionPolicy policy = resolve_policy({.toml = config.attention_toml,
-                                                 .toml_file = config.attention_file,
-                                                 .config_json = read_whole_file(config_json),
-                                                 .config_json_file = config_json});
-  return select(policy, llama_attention_modules(model, attention_use(config)), registry);
 }
 
 int64_t eos_of(const Tokenizer& tokenizer, const LlamaConfig& model, const std::string& dir) {
@@ -122,7 +104,7 @@ TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registr
   TrainPlan plan;
   plan.config = config;
   plan.model = read_llama_config(config.model.path);
-  plan.table = std::make_shared<const SelectionTable>(choose_backends(config, plan.model, registry));
+  plan.table = std::make_shared<const SelectionTable>(choose_backends(config, training_policy(config), registry));
   check_run_folder(config, resume);
 
   const Tokenizer tokenizer = Tokenizer::from_folder(config.model.path);

@@ -77,6 +77,8 @@ const Refused kRefused[] = {
      {"cdua", "\"cuda\""}},
     {"bench_backend", {"bench", "--mask", "causal:8", "--backends", "spda"}, 2, {"spda", "\"sdpa\""}},
     {"bench_empty_entry", {"bench", "--mask", "causal:8", "--backends", "sdpa,,flash"}, 2, {"empty entry"}},
+    {"explain_file_missing", {"explain", "nowhere.toml"}, 2, {"nowhere.toml"}},
+    {"explain_without_file", {"explain"}, 2, {"F.toml is missing"}},
 };
 INSTANTIATE_TEST_SUITE_P(Cases, RefusedTest, ::testing::ValuesIn(kRefused),
                          [](const auto& info) { return info.param.name; });
@@ -85,7 +87,7 @@ TEST(Help, IsPrintedOnStdoutForTheProgramAndEachCommand) {
   const Finished all = run_program({"--help"});
   EXPECT_EQ(all.status, 0);
   EXPECT_EQ(all.err, "");
-  for (const char* command : {"plan", "attend", "bench", "plugins", "doctor"}) {
+  for (const char* command : {"plan", "attend", "bench", "plugins", "explain", "doctor"}) {
     EXPECT_THAT(all.out, HasSubstr(std::string("  ") + command));
     const Finished one = run_program({command, "--help"});
     EXPECT_EQ(one.status, 0) << command;

@@ -288,6 +288,8 @@ const std::pair<const char*, const char*> kBadToml[] = {
     {"[[attention.rules]]\nmatch = \"**\"\nbackend = \"magi\"\nfallback = [\"auto\"]", "\"auto\" is none of them"},
     {"[[attention.rules]]\nmatch = \"**\"\nbackend = \"magi\"\nfallback = [\"magi\"]", "the rule's own backend"},
     {"[attention\n", "dir/f.toml:1:"},
+    {"[atention]\nstrict = true", "dir/f.toml:1:2: top level: unknown key \"atention\"; did you mean \"attention\"?"},
+    {"[model]\natn_implementation = \"magi\"", "did you mean \"attn_implementation\"?"},
     {"[model]\nattn_implementation = 1", "attn_implementation must be a string"},
 };
 INSTANTIATE_TEST_SUITE_P(Texts, Sel2BadToml, ::testing::ValuesIn(kBadToml));

@@ -19,6 +19,8 @@ int run_bench(const Arguments& arguments);
 int run_plugins(const Arguments& arguments);
 int run_explain(const Arguments& arguments);
 int run_doctor(const Arguments& arguments);
+int run_score(const Arguments& arguments);
+int run_train(const Arguments& arguments);
 
 // What a command says about itself for --help.
 struct CommandText {

@@ -22,6 +22,9 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
+    {"train", "fine-tune a model by a TOML file, with checkpoints, metrics and a report", run_train},
+    {"score", "log-likelihoods of a text under a model", run_score},
+    {"explain", "which backend each attention module of a model gets, and why", run_explain},
     {"plan", "a mask: its area, its tile plan, pictures of it", run_plan},
     {"attend", "one attention call on tensors of your own, forward and backward", run_attend},
     {"bench", "attention throughput, several backends interleaved in one process", run_bench},

@@ -21,8 +21,9 @@ namespace attnmux {
 ATTNMUX_API SelectionPolicy policy_from_attn_implementation(const std::string& implementation,
                                                             const std::string& origin);
 
-// [attention] plugins, strict and [[attention.rules]] of a TOML text, and `[model] attn_implementation`. Other tables
-// are left to their readers. Error(kConfig) with line and column; for an unknown key also the nearest spelling.
+// [attention] plugins, strict and [[attention.rules]] of a TOML text, and `[model] attn_implementation`. The other
+// tables of a training file are left to their readers. Error(kConfig) with line and column; for an unknown key or table
+// also the nearest spelling.
 ATTNMUX_API SelectionPolicy policy_from_toml(const std::string& text, const std::string& file_name);
 
 // `_attn_implementation`, `attn_implementation` or `backend.attn` of a Hugging Face config.json; none: nullopt.

@@ -1,0 +1,37 @@
+#include "models/train/choose_backends.h"
+
+#include <filesystem>
+
+#include "attnmux/selection_policy.h"
+#include "models/io/atomic_file.h"
+#include "models/llama/llama.h"
+
+namespace attnmux {
+namespace {
+
+AttentionUse attention_use(const TrainConfig& config) {
+  return {.masks = {MaskFamily::kVarlenCausal},
+          .empty_rows = false,
+          .dtype = config.train.dtype == "bf16" ? DType::kBFloat16 : DType::kFloat32,
+          .device = DeviceKind::kCpu,
+          .max_tokens = config.data.seq_len,
+          .training = true};
+}
+
+}  // namespace
+
+SelectionPolicy training_policy(const TrainConfig& config) {
+  const std::string config_json = (std::filesystem::path(config.model.path) / "config.json").string();
+  return resolve_policy({.toml = config.attention_toml,
+                         .toml_file = config.attention_file,
+                         .config_json = read_whole_file(config_json),
+                         .config_json_file = config_json});
+}
+
+SelectionTable choose_backends(const TrainConfig& config, const SelectionPolicy& policy,
+                               const PluginRegistry& registry) {
+  const LlamaConfig model = read_llama_config(config.model.path);
+  return select(policy, llama_attention_modules(model, attention_use(config)), registry);
+}
+
+}  // namespace attnmux

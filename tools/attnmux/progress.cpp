@@ -1,0 +1,60 @@
+#include "tools/attnmux/progress.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+
+namespace attnmux::tool {
+namespace {
+
+constexpr int64_t kBarWidth = 24;
+
+size_t terminal_columns() {
+  winsize size{};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
+
+Progress::Progress(int64_t total) : total_(total), terminal_(::isatty(STDOUT_FILENO) == 1) {}
+
+Progress::~Progress() {
+  if (drawn_) std::cout << std::endl;
+}
+
+void Progress::update(int64_t done, const std::string& text) {
+  const auto now = std::chrono::steady_clock::now();
+  std::string left;
+  if (first_done_ < 0) {
+    first_done_ = done;
+    first_time_ = now;
+  } else if (done > first_done_ && done < total_) {
+    const double seconds = std::chrono::duration<double>(now - first_time_).count();
+    left = duration(seconds / static_cast<double>(done - first_done_) * static_cast<double>(total_ - done)) + " left";
+  }
+  const std::string count = std::to_string(done) + "/" + std::to_string(total_);
+  if (!terminal_) {
+    std::cout << count << "  " << text << (left.empty() ? "" : "  ") << left << std::endl;
+    return;
+  }
+  const int64_t filled = kBarWidth * done / std::max<int64_t>(1, total_);
+  std::string line = "[" + std::string(filled, '#') + std::string(kBarWidth - filled, '.') + "] ";
+  line += count + "  " + (left.empty() ? "" : left + "  ") + text;
+  // One column less than the terminal has: a full line would wrap, and the next \r would not reach its start.
+  line.resize(std::min(line.size(), terminal_columns() - 1));
+  std::cout << "\r\033[K" << line << std::flush;
+  drawn_ = true;
+}
+
+std::string duration(double seconds) {
+  const auto whole = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
+  if (whole < 60) return std::to_string(whole) + "s";
+  const auto two_digits = [](int64_t value) { return (value < 10 ? "0" : "") + std::to_string(value); };
+  if (whole < 3600) return std::to_string(whole / 60) + "m" + two_digits(whole % 60) + "s";
+  return std::to_string(whole / 3600) + "h" + two_digits(whole % 3600 / 60) + "m";
+}
+
+}  // namespace attnmux::tool
