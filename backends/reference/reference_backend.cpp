@@ -64,6 +64,7 @@ class ReferenceBackend final : public AttentionBackend {
     const at::ScalarType compute = compute_dtype(args.q);
     const int64_t heads_q = args.q.size(1);
     const auto options = args.q.options();
+    const at::Tensor no_keys = attended.any(1, /*keepdim=*/true).logical_not();  // softmax gives NaN there
     at::Tensor out = at::empty({args.q.size(0), heads_q, args.v.size(2)}, options);
     at::Tensor lse = at::empty({args.q.size(0), heads_q}, options.dtype(compute));
     for (int64_t h = 0; h < heads_q; ++h) {
@@ -72,9 +73,9 @@ class ReferenceBackend final : public AttentionBackend {
       const at::Tensor k = args.k.select(1, h_kv).to(compute);
       const at::Tensor v = args.v.select(1, h_kv).to(compute);
       const at::Tensor s = scores(q, k, attended, args.softmax_scale);
-      const at::Tensor head_lse = at::logsumexp(s, 1);
-      lse.select(1, h).copy_(head_lse);
-      out.select(1, h).copy_(at::matmul(probabilities(s, head_lse), v));
+      lse.select(1, h).copy_(at::logsumexp(s, 1));
+      // Not exp(s - lse): a large lse is rounded by more than the softmax has to lose.
+      out.select(1, h).copy_(at::matmul(at::softmax(s, 1).masked_fill(no_keys, 0), v));
     }
     return {.out = out, .lse = lse};
   }

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct CpuBackend {
     return takes(family) && (head_dim == head_dim_v || !only_equal_head_dims);
   }
 };
+
+// How GoogleTest shows the parameter of a test.
+inline void PrintTo(const CpuBackend& backend, std::ostream* out) { *out << backend.name; }
 
 // reference, sdpa, flash, magi, and magi with the kernels that an older processor would get.
 std::vector<CpuBackend> cpu_backends();
