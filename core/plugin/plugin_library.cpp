@@ -7,6 +7,7 @@
 #include <boost/dll/shared_library.hpp>
 #include <cstring>
 #include <filesystem>
+#include <list>
 
 #include "attnmux/error.h"
 
@@ -59,6 +60,14 @@ boost::dll::shared_library open_library(const std::string& file) {
   }
 }
 
+// A loaded library stays for good, also one that is refused afterwards. CUDA modules, LibTorch's registries and
+// autograd nodes may hold addresses of its code until the process ends, so unloading it could never be shown to be
+// safe.
+const boost::dll::shared_library& keep_for_good(boost::dll::shared_library library) {
+  static auto* kept = new std::list<boost::dll::shared_library>;  // leaked: its destructor would unload them
+  return kept->emplace_back(std::move(library));
+}
+
 // Whether the address lies in the library that was opened: a lookup by name also finds symbols of the libraries that
 // the opened one depends on.
 std::string file_of(const void* address) {
@@ -79,15 +88,13 @@ void require_inside(const std::string& file, const char* what, const void* addre
 }  // namespace
 
 PluginLibrary::PluginLibrary(const std::string& file, const AbiTag& tag) : file_(file) {
-  // Leaked: a loaded library stays for good. CUDA modules, LibTorch's registries and autograd nodes may hold addresses
-  // of its code until the process ends, so unloading it could never be shown to be safe.
-  const auto* library = new boost::dll::shared_library(open_library(file));
-  if (!library->has(kEntryName)) {
+  const boost::dll::shared_library& library = keep_for_good(open_library(file));
+  if (!library.has(kEntryName)) {
     throw Error(ErrorCode::kNoEntry, file + ": has a tag but does not export " + kEntryName +
                                          ". Write ATTNMUX_PLUGIN(...) once in its sources and build it with "
                                          "attnmux_add_plugin(), which exports the entry.");
   }
-  const auto& entry_function = library->get<EntryFunction>(kEntryName);
+  const auto& entry_function = library.get<EntryFunction>(kEntryName);
   require_inside(file, kEntryName, reinterpret_cast<const void*>(&entry_function));
 
   const PluginEntry* entry = entry_function();
