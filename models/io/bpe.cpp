@@ -84,8 +84,11 @@ void BpeModel::read_merges(const JsonNode& merges) {
       if (found == vocab_.end()) merge.fail("the vocabulary has no token \"" + token + "\"");
       return found->second;
     };
+    const int64_t left_id = id_in_vocab(left);  // in order: the first token that is missing is the one named
+    const int64_t right_id = id_in_vocab(right);
+    const int64_t merged_id = id_in_vocab(left + right);
     // Of equal pairs the last decides, as in `tokenizers`.
-    merges_[pair_key(id_in_vocab(left), id_in_vocab(right))] = {rank++, id_in_vocab(left + right)};
+    merges_[pair_key(left_id, right_id)] = {rank++, merged_id};
   }
 }
 
