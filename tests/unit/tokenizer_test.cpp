@@ -26,6 +26,7 @@ json small() {
   vocab["ll"] = 257;
   vocab["hell"] = 258;
   vocab["Ġhell"] = 259;
+  vocab["el"] = 262;  // its merge comes last: found only where the others leave it
   return {
       {"version", "1.0"},
       {"added_tokens",
@@ -35,7 +36,8 @@ json small() {
       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
       {"post_processor", nullptr},
       {"decoder", {{"type", "ByteLevel"}}},
-      {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"h e", "l l", "he ll", json::array({"Ġ", "hell"})}}}}};
+      {"model",
+       {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"h e", "l l", "he ll", json::array({"Ġ", "hell"}), "e l"}}}}};
 }
 
 Tokenizer load(const json& value) { return Tokenizer::from_json(value.dump(), "tokenizer.json"); }
@@ -51,7 +53,8 @@ constexpr EncodeOptions kPlain = {.add_special_tokens = false};
 TEST(Tokenizer, MergesByRank) {
   const Tokenizer tokenizer = load(small());
   EXPECT_EQ(tokenizer.encode("hello hell", kPlain), (Ids{258, 'o', 259}));
-  EXPECT_EQ(tokenizer.vocab_size(), 262);
+  EXPECT_EQ(tokenizer.encode("yel", kPlain), (Ids{'y', 262}));
+  EXPECT_EQ(tokenizer.vocab_size(), 263);
   EXPECT_EQ(tokenizer.token_id("Ġhell"), 259);
   EXPECT_EQ(tokenizer.token_id("</s>"), 261);
   EXPECT_FALSE(tokenizer.token_id("nothing").has_value());
@@ -94,8 +97,8 @@ TEST(Tokenizer, AMissingByteIsAnErrorAndNotDropped) {
 
 TEST(Tokenizer, DecodeRefusesUnknownIds) {
   const Tokenizer tokenizer = load(small());
-  expect_error(ErrorCode::kInvalidArgument, {"ids[1] = 262", "tokenizer.json", "261"}, [&] {
-    tokenizer.decode({0, 262});
+  expect_error(ErrorCode::kInvalidArgument, {"ids[1] = 263", "tokenizer.json", "262"}, [&] {
+    tokenizer.decode({0, 263});
   });
   expect_error(ErrorCode::kInvalidArgument, {"ids[0] = -1"}, [&] { tokenizer.decode({-1}); });
 }
