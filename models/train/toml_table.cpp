@@ -30,17 +30,17 @@ std::string number_text(double value) {
 
 }  // namespace
 
-void TomlProblems::add(const std::string& key, const toml::node* node, const std::string& text) {
-  std::string place = file_;
+void TomlProblems::add(const std::string& key, const toml::source_region& place, const std::string& text) {
+  std::string where = file_;
   const auto set = std::find_if(sets_.begin(), sets_.end(), [&](const auto& entry) {
     return key == entry.first || key.starts_with(entry.first + ".") || entry.first.starts_with(key + ".");
   });
   if (set != sets_.end()) {
-    place = "--set " + set->second;
-  } else if (node != nullptr && node->source().begin.line > 0) {
-    place += ":" + std::to_string(node->source().begin.line) + ":" + std::to_string(node->source().begin.column);
+    where = "--set " + set->second;
+  } else if (place.begin.line > 0) {
+    where += ":" + std::to_string(place.begin.line) + ":" + std::to_string(place.begin.column);
   }
-  lines_.push_back(place + ": " + text);
+  lines_.push_back(where + ": " + text);
 }
 
 void TomlProblems::throw_if_any() const {
@@ -56,20 +56,22 @@ TomlTable::TomlTable(const toml::table& root, const std::string& name, TomlProbl
   if (node == nullptr) return;
   table_ = node->as_table();
   if (table_ == nullptr)
-    problems_.add(name, node, name + " is " + type_name(*node) + ", expected a table [" + name + "]");
+    problems_.add(name, node->source(), name + " is " + type_name(*node) + ", expected a table [" + name + "]");
 }
 
 const toml::node* TomlTable::find(const std::string& key, bool required) {
   known_.push_back(key);
   const toml::node* node = table_ == nullptr ? nullptr : table_->get(key);
   if (node == nullptr && required) {
-    problems_.add(name_ + "." + key, table_, "[" + name_ + "] needs the key " + key);
+    problems_.add(name_ + "." + key, table_ ? table_->source() : toml::source_region{},
+                  "[" + name_ + "] needs the key " + key);
   }
   return node;
 }
 
 void TomlTable::wrong_type(const std::string& key, const toml::node& node, const std::string& expected) {
-  problems_.add(name_ + "." + key, &node, name_ + "." + key + " is " + type_name(node) + ", expected " + expected);
+  problems_.add(name_ + "." + key, node.source(),
+                name_ + "." + key + " is " + type_name(node) + ", expected " + expected);
 }
 
 void TomlTable::read(const std::string& key, bool required, std::string& value) {
@@ -132,7 +134,8 @@ void TomlTable::read_choice(const std::string& key, bool required, const std::ve
 
 void TomlTable::add_problem(const std::string& key, const std::string& text) {
   const toml::node* node = table_ == nullptr ? nullptr : table_->get(key);
-  problems_.add(name_ + "." + key, node, name_ + "." + key + (text.starts_with(":") ? "" : " ") + text);
+  problems_.add(name_ + "." + key, node ? node->source() : toml::source_region{},
+                name_ + "." + key + (text.starts_with(":") ? "" : " ") + text);
 }
 
 void TomlTable::finish() {
@@ -140,7 +143,7 @@ void TomlTable::finish() {
   for (const auto& [key, node] : *table_) {
     const std::string name(key.str());
     if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
-    problems_.add(name_ + "." + name, &node, unknown_word("key", name_ + "." + name, [&] {
+    problems_.add(name_ + "." + name, key.source(), unknown_word("key", name_ + "." + name, [&] {
                     std::vector<std::string> full;
                     for (const std::string& k : known_) full.push_back(name_ + "." + k);
                     return full;

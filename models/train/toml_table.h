@@ -20,8 +20,8 @@ class TomlProblems {
   TomlProblems(std::string file, std::map<std::string, std::string> sets)
       : file_(std::move(file)), sets_(std::move(sets)) {}
 
-  // `key` is dotted. The place is the --set that gave the value, or the node's line and column.
-  void add(const std::string& key, const toml::node* node, const std::string& text);
+  // `key` is dotted. The place shown is the --set that gave the value, or line and column in the file.
+  void add(const std::string& key, const toml::source_region& place, const std::string& text);
   void throw_if_any() const;  // one Error(kConfig)
 
  private:

@@ -90,7 +90,7 @@ void check_tables(const toml::table& root, TomlProblems& problems) {
   for (const auto& [key, node] : root) {
     const std::string name(key.str());
     if (std::find(kTables.begin(), kTables.end(), name) != kTables.end()) continue;
-    problems.add(name, &node, unknown_word(node.is_table() ? "table" : "key", name, kTables));
+    problems.add(name, key.source(), unknown_word(node.is_table() ? "table" : "key", name, kTables));
   }
 }
 
