@@ -27,6 +27,7 @@ inline constexpr char kAbiSection[] = ".attnmux.abi";
 
 // Major: a change of AbiTag's, PluginEntry's, HostApi's or Registrar's existing members, or of the entry's contract.
 // Minor: a member appended to one of them; an older plugin goes on working, a newer one is refused by an older host.
+// Whoever appends also lets parse_tag() and PluginLibrary accept the shorter struct of an older minor version.
 inline constexpr uint32_t kAbiMajor = 1;
 inline constexpr uint32_t kAbiMinor = 0;
 
