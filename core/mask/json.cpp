@@ -27,6 +27,16 @@ MaskType read_type(const JsonReader& json) {
   json.refuse("is an " + unknown_word("mask type", name, kTypeNames));
 }
 
+// What a mask refuses came from the document.
+template <class Make>
+auto as_config(Make make) {
+  try {
+    return make();
+  } catch (const Error& error) {
+    throw Error(ErrorCode::kConfig, error.what());
+  }
+}
+
 }  // namespace
 
 AttnMaskSpec mask_from_json(std::string_view text) {
@@ -43,11 +53,18 @@ AttnMaskSpec mask_from_json(std::string_view text) {
     slices.push_back(
         {.q = read_range(slice.at("q")), .k = read_range(slice.at("k")), .type = read_type(slice.at("type"))});
   }
-  try {
-    return AttnMaskSpec(std::move(slices), total_q, total_k);
-  } catch (const Error& error) {
-    throw Error(ErrorCode::kConfig, error.what());
-  }
+  return as_config([&] { return AttnMaskSpec(std::move(slices), total_q, total_k); });
+}
+
+PrefixTree prefix_tree_from_json(std::string_view text) {
+  const nlohmann::json document = parse_json(text);
+  const JsonReader json(document, "");
+  json.check_keys({"node_lengths", "sample_paths"});
+  const std::vector<int64_t> lengths = json.at("node_lengths").integers();
+  const JsonReader list = json.at("sample_paths");
+  std::vector<std::vector<int64_t>> paths;
+  for (size_t i = 0; i < list.size(); ++i) paths.push_back(list.at(i).integers());
+  return as_config([&] { return prefix_tree(lengths, paths); });
 }
 
 std::string mask_to_json(const AttnMaskSpec& mask) {

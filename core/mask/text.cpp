@@ -6,14 +6,12 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "attnmux/error.h"
 #include "attnmux/mask_builders.h"
 #include "attnmux/mask_io.h"
 #include "attnmux/spelling.h"
-#include "json_reader.h"
 
 namespace attnmux {
 namespace {
@@ -109,16 +107,6 @@ std::string read_file(const std::string& path) {
   return content;
 }
 
-AttnMaskSpec tree_from_json(std::string_view text) {
-  const nlohmann::json document = parse_json(text);
-  const JsonReader json(document, "");
-  json.check_keys({"node_lengths", "sample_paths"});
-  const JsonReader list = json.at("sample_paths");
-  std::vector<std::vector<int64_t>> paths;
-  for (size_t i = 0; i < list.size(); ++i) paths.push_back(list.at(i).integers());
-  return prefix_tree(json.at("node_lengths").integers(), paths).mask;
-}
-
 // The mask of a JSON file; errors name the file.
 template <class FromJson>
 AttnMaskSpec from_file(const std::string& path, FromJson from_json) {
@@ -189,7 +177,10 @@ const std::vector<Form>& forms() {
       {"block-causal", "block-causal:100,200,300",
        [](std::string_view text) { return block_causal_mask(integers(text)); }},
       {"chunked", "chunked:N,chunk=C", chunked},
-      {"tree", "tree:FILE.json", [](std::string_view path) { return from_file(std::string(path), tree_from_json); }},
+      {"tree", "tree:FILE.json",
+       [](std::string_view path) {
+         return from_file(std::string(path), [](std::string_view json) { return prefix_tree_from_json(json).mask; });
+       }},
       {"bidirectional-spans", "bidirectional-spans:N,A-B,C-D", bidirectional_spans},
   };
   return forms;

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "attnmux/mask.h"
+#include "attnmux/mask_builders.h"
 
 namespace attnmux {
 
@@ -22,6 +23,9 @@ ATTNMUX_API AttnMaskSpec parse_mask(std::string_view text);
 
 // Strict: unknown, missing and repeated keys are errors, and so is every number that is no int64.
 ATTNMUX_API AttnMaskSpec mask_from_json(std::string_view json);
+
+// {"node_lengths": [..], "sample_paths": [[..], ..]}, as strictly.
+ATTNMUX_API PrefixTree prefix_tree_from_json(std::string_view json);
 
 // The slices as given (not the canonical form), one a line; mask_from_json returns an equal mask.
 ATTNMUX_API std::string mask_to_json(const AttnMaskSpec& mask);
