@@ -1,0 +1,64 @@
+#include "models/train/train_bench.h"
+
+#include <ATen/core/Generator.h>
+
+#include "attnmux/error.h"
+#include "models/llama/llama.h"
+
+namespace attnmux {
+namespace {
+
+DocumentPacker::Documents random_documents(int64_t count, int64_t length, int64_t vocab_size) {
+  const at::Tensor ids =
+      at::randint(vocab_size, {count, length}, at::detail::createCPUGenerator(/*seed=*/1), at::kLong);
+  auto documents = std::make_shared<std::vector<TokenizedDocument>>();
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t* row = ids.const_data_ptr<int64_t>() + i * length;
+    documents->emplace_back(row, row + length);
+  }
+  return documents;
+}
+
+}  // namespace
+
+TrainBench::TrainBench(const std::string& model_dir, const SelectionPolicy& policy, const PluginRegistry& registry,
+                       const TrainBenchOptions& options) {
+  const bool bf16 = options.dtype == "bf16";
+  if (!bf16 && options.dtype != "fp32") {
+    throw Error(ErrorCode::kInvalidArgument, "dtype " + options.dtype + "; allowed are fp32 and bf16");
+  }
+  if (options.documents < 1 || options.seq_len / options.documents < 2) {
+    throw Error(ErrorCode::kInvalidArgument, std::to_string(options.documents) + " documents in " +
+                                                 std::to_string(options.seq_len) +
+                                                 " tokens; each takes at least 2 tokens");
+  }
+  const LlamaConfig config = read_llama_config(model_dir);
+  const AttentionUse use{.masks = {MaskFamily::kVarlenCausal},
+                         .empty_rows = false,
+                         .dtype = bf16 ? DType::kBFloat16 : DType::kFloat32,
+                         .device = DeviceKind::kCpu,
+                         .max_tokens = options.seq_len,
+                         .training = true};
+  auto table = std::make_shared<const SelectionTable>(select(policy, llama_attention_modules(config, use), registry));
+  model_ = load_llama(model_dir, {.dtype = bf16 ? at::kBFloat16 : at::kFloat, .training = true});
+  optimizer_ = std::make_unique<AdamW>(model_->parameters(), AdamWOptions{});
+  const int64_t length = options.seq_len / options.documents;
+  packer_ = std::make_unique<DocumentPacker>(random_documents(options.documents, length, config.vocab_size),
+                                             PackingOptions{.seq_len = length * options.documents, .shuffle = false});
+  const auto tokens = static_cast<double>(length * options.documents);
+  const double pairs = static_cast<double>(options.documents) * static_cast<double>(length * (length + 1)) / 2;
+  flops_ = 6.0 * static_cast<double>(model_->parameters().element_count()) * tokens +
+           12.0 * pairs * static_cast<double>(config.num_attention_heads * config.head_dim * config.num_hidden_layers);
+  if (!config.tie_word_embeddings) flops_ -= 6.0 * static_cast<double>(model_->lm_head().numel()) * tokens;
+  state_ = std::make_unique<TrainState>(TrainState{*model_, *optimizer_, *packer_, std::move(table),
+                                                   std::make_shared<PreparedCache>(),
+                                                   LrSchedule{.peak = 1e-5, .warmup_steps = 0, .steps = 1 << 30},
+                                                   /*grad_clip=*/1.0, options.activation_checkpointing});
+}
+
+double TrainBench::step() {
+  last_ = train_step(*state_, last_.step + 1);
+  return static_cast<double>(last_.tokens) / last_.tokens_per_s;
+}
+
+}  // namespace attnmux

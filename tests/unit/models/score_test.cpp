@@ -1,0 +1,171 @@
+// Scoring: losses and logits against transformers, inputs in every form, and SmolLM2 where its folder is at hand.
+#include "models/train/score.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "attnmux/mask_builders.h"
+#include "models/io/safetensors.h"
+#include "models/nn/linear_cross_entropy.h"
+#include "tests/common/compare.h"
+#include "tests/common/cpu_backends.h"
+#include "tests/common/tiny_model.h"
+#include "tests/unit/expect_error.h"
+#include "tests/unit/temp_dir.h"
+#include "train_golden.h"
+
+namespace attnmux {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::close;
+
+std::string golden_dir(const std::string& name) { return ATTNMUX_SOURCE_DIR "/tests/golden/" + name; }
+
+class Score : public ::testing::Test {
+ protected:
+  ScoreResult run(const std::string& model, const ScoreInput& input, const ScoreOptions& options = {}) {
+    return score(model, input, testing::all_on("magi"), testing::cpu_backends(), options);
+  }
+  std::string write_tokens(const std::vector<NamedTensor>& tensors) {
+    write_safetensors(dir.file("tokens.safetensors"), tensors, {});
+    return dir.file("tokens.safetensors");
+  }
+  static at::Tensor ints(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }
+
+  TempDir dir;
+};
+
+TEST_F(Score, PackedDocumentsEqualTransformers) {
+  const std::string model = golden_dir("models/gqa8_llama3");
+  const SafetensorsFile golden = SafetensorsFile::open(model + "/golden.safetensors");
+  const at::Tensor offsets = at::cat({at::zeros({1}, at::kLong), golden.tensor("seqlens").cumsum(0)});
+  const ScoreInput input =
+      read_score_tokens(write_tokens({{"input_ids", golden.tensor("input_ids")}, {"cu_seqlens", offsets}}));
+  const std::string logits_file = dir.file("logits.safetensors");
+  const ScoreResult result = run(model, input, {.logits_file = logits_file});
+  EXPECT_NEAR(result.loss, golden.tensor("loss").item<double>(), 1e-5);
+  EXPECT_TRUE(close(SafetensorsFile::open(logits_file).tensor("logits"), golden.tensor("logits"), {.absolute = 5e-5}));
+  ASSERT_EQ(result.documents.size(), 5u);
+  EXPECT_EQ(result.documents[0].tokens, 11);
+  EXPECT_FALSE(result.documents[1].loss.has_value());  // one token predicts nothing
+  const at::Tensor probability = at::log_softmax(golden.tensor("logits"), -1);
+  const at::Tensor of_third =
+      probability.slice(0, 12, 34).gather(1, golden.tensor("input_ids").slice(0, 13, 35).unsqueeze(1));
+  EXPECT_NEAR(*result.documents[2].loss, -of_third.mean().item<double>(), 1e-5);
+  const auto json = nlohmann::json::parse(to_json(result));
+  EXPECT_EQ(json["tokens"], 82);
+  EXPECT_NEAR(json["perplexity"].get<double>(), std::exp(result.loss), 1e-9);
+  EXPECT_TRUE(json["documents"][1]["loss"].is_null());
+}
+
+TEST_F(Score, PaddingBetweenDocumentsChangesNoDocument) {
+  testing::make_tiny_model(dir.file("model"));
+  const ScoreInput packed = read_score_tokens(
+      write_tokens({{"input_ids", ints({10, 11, 12, 20, 21, 22, 23})}, {"cu_seqlens", ints({0, 3, 7})}}));
+  const ScoreResult without = run(dir.file("model"), packed);
+  const ScoreInput padded = read_score_tokens(write_tokens({{"input_ids", ints({10, 11, 12, 0, 20, 21, 22, 23, 0, 0})},
+                                                            {"cu_seqlens", ints({0, 3, 7})},
+                                                            {"cu_seqlens_padded", ints({0, 4, 10})}}));
+  const ScoreResult with = run(dir.file("model"), padded);
+  ASSERT_EQ(with.documents.size(), 2u);
+  EXPECT_NEAR(*with.documents[0].loss, *without.documents[0].loss, 1e-5);
+  EXPECT_NEAR(*with.documents[1].loss, *without.documents[1].loss, 1e-5);
+  EXPECT_NEAR(with.loss, without.loss, 1e-5);
+}
+
+TEST_F(Score, OtherMaskAndLabelsAreTaken) {
+  testing::make_tiny_model(dir.file("model"));
+  const ScoreInput input =
+      read_score_tokens(write_tokens({{"input_ids", ints({10, 11, 12, 13})}, {"labels", ints({-100, 12, -100, 7})}}));
+  const ScoreResult causal = run(dir.file("model"), input);
+  EXPECT_EQ(causal.token_losses[0].item<float>(), 0.0f);
+  EXPECT_NE(causal.token_losses[3].item<float>(), 0.0f);
+  const ScoreResult alone = run(dir.file("model"), input, {.mask = varlen_mask({1, 1, 1, 1}, MaskType::kCausal)});
+  EXPECT_NE(alone.loss, causal.loss);
+}
+
+TEST_F(Score, TextIsOneDocument) {
+  testing::make_tiny_model(dir.file("model"));
+  const ScoreInput input = read_score_text(dir.file("model"), dir.write("a.txt", "hello\n"));
+  EXPECT_EQ(input.input_ids.size(0), 6);
+  const ScoreResult result = run(dir.file("model"), input);
+  EXPECT_EQ(result.documents.size(), 1u);
+  EXPECT_EQ(*result.documents[0].loss, result.loss);
+}
+
+TEST_F(Score, BadInputIsNamed) {
+  testing::make_tiny_model(dir.file("model"));
+  const auto expect_bad = [&](const std::vector<NamedTensor>& tensors, const std::vector<std::string>& parts) {
+    const std::string file = write_tokens(tensors);
+    expect_error(ErrorCode::kBadFile, parts, [&] { read_score_tokens(file); });
+  };
+  const at::Tensor ids = ints({10, 11, 12, 13});
+  expect_bad({{"ids", ids}}, {"tokens.safetensors", "input_ids"});
+  expect_bad({{"input_ids", ids.to(at::kFloat)}}, {"input_ids must be int64", "Float"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 3, 2, 4})}}, {"cu_seqlens[2] = 2", "3 to 4"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({1, 4})}}, {"cu_seqlens[0] = 1"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 3})}}, {"end at token 3", "has 4"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 3, 4})}, {"cu_seqlens_padded", ints({0, 2, 4})}},
+             {"document 0 has 3 tokens", "room for 2"});
+  expect_bad({{"input_ids", ids}, {"position_ids", ints({0, 1})}}, {"position_ids has 2 elements, expected 4"});
+  expect_bad({{"input_ids", ids}, {"labels", ints({0, 1, 2})}}, {"labels has 3 elements, expected 4"});
+  expect_error(ErrorCode::kUnsupported, {"pixel_values"}, [&] {
+    read_score_tokens(write_tokens({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}}));
+  });
+  const std::string model = dir.file("model");
+  expect_error(ErrorCode::kInvalidArgument, {"input_ids[1] = 999", "0 to 256"}, [&] {
+    run(model, read_score_tokens(write_tokens({{"input_ids", ints({10, 999})}})));
+  });
+  expect_error(ErrorCode::kInvalidArgument, {"predicts nothing"}, [&] {
+    run(model, read_score_tokens(write_tokens({{"input_ids", ints({10})}})));
+  });
+  const ScoreInput input = read_score_tokens(write_tokens({{"input_ids", ids}}));
+  expect_error(ErrorCode::kInvalidArgument, {"mask is 3 x 3", "4 tokens"},
+               [&] { run(model, input, {.mask = causal_mask(3, 3)}); });
+}
+
+TEST_F(Score, UnfinishedLogitsLeaveNoFile) {
+  testing::make_tiny_model(dir.file("model"));
+  const ScoreInput input = read_score_tokens(write_tokens({{"input_ids", ints({10, 11, 12})}}));
+  const std::string missing_folder = dir.file("nowhere/logits.safetensors");
+  expect_error(ErrorCode::kIo, {missing_folder},
+               [&] { run(dir.file("model"), input, {.logits_file = missing_folder}); });
+}
+
+// tools/test makes this folder; without it these tests are skipped.
+std::string smollm2_dir() { return ATTNMUX_BUILD_DIR "/data/smollm2"; }
+#define SKIP_WITHOUT_SMOLLM2() \
+  if (!fs::exists(smollm2_dir() + "/config.json")) GTEST_SKIP() << "no " << smollm2_dir() << "; tools/test makes it"
+
+TEST_F(Score, SmolLm2On8kTokensOfTheJargonFileEqualsTransformers) {
+  SKIP_WITHOUT_SMOLLM2();
+  const SafetensorsFile golden = SafetensorsFile::open(golden_dir("smollm2_score.safetensors"));
+  const ScoreInput input = read_score_tokens(write_tokens({{"input_ids", golden.tensor("input_ids").to(at::kLong)}}));
+  const std::string logits_file = dir.file("logits.safetensors");
+  const ScoreResult result = run(smollm2_dir(), input, {.logits_file = logits_file});
+  EXPECT_NEAR(result.loss, golden.tensor("loss").item<double>(), 1e-4);
+  const at::Tensor logits = SafetensorsFile::open(logits_file).tensor("logits");
+  const at::Tensor columns = golden.tensor("columns").to(at::kLong);
+  EXPECT_TRUE(close(logits.index_select(1, columns), golden.tensor("logits"), {.absolute = 2e-3}));
+  const at::Tensor labels = input.labels.clamp_min(0).unsqueeze(1);
+  EXPECT_TRUE(close(logits.gather(1, labels).squeeze(1), golden.tensor("label_logits"), {.absolute = 2e-3}));
+  EXPECT_TRUE(close(at::logsumexp(logits, -1), golden.tensor("logsumexp"), {.absolute = 2e-3}));
+}
+
+TEST_F(Score, SmolLm2FirstTrainingStepsEqualTorch) {
+  SKIP_WITHOUT_SMOLLM2();
+  // ATTNMUX_GOLDEN_STEPS=20 runs all that the golden holds.
+  const char* steps = std::getenv("ATTNMUX_GOLDEN_STEPS");
+  testing::expect_steps_equal_torch(smollm2_dir(), golden_dir("smollm2_train.safetensors"), "magi",
+                                    steps == nullptr ? 3 : std::atoll(steps), /*tolerance=*/1e-3);
+}
+
+}  // namespace
+}  // namespace attnmux
