@@ -18,23 +18,6 @@ constexpr int32_t kAmxPanels = kQTile / kAmxUnit;
 constexpr int64_t kAmxPadding = 32;
 constexpr int64_t kVColumns = kKTile + kAmxPadding;
 
-// Hands out parts of a scratch buffer, each aligned to 64 bytes.
-class ScratchParts {
- public:
-  explicit ScratchParts(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(int64_t count) {
-    T* const at = reinterpret_cast<T*>(base_ + used_);
-    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
-    return at;
-  }
-  size_t used() const { return used_; }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
-};
-
 struct AmxForwardScratch {
   ScratchParts parts;
   BFloat16 *q_rows, *q_pairs;              // [32, d], [panels, d / 2, 32, 2]

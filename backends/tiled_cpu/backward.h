@@ -26,6 +26,7 @@ namespace ATTNMUX_ISA {
 
 template <class T>
 struct BackwardScratch {
+  ScratchParts parts;
   T *k, *dk;                // [segment keys, d]
   T *v, *dv;                // [segment keys, dv]
   T *q_rows, *q_columns;    // [kQTile, d], [panels, d, kPanel]
@@ -33,30 +34,21 @@ struct BackwardScratch {
   T* dq;                    // [kQTile, d]
   T *scores, *dp;           // [kKTile, kPanel]
   T *lse, *delta;           // [kQTile]
-  size_t bytes;
 
-  BackwardScratch(void* base, int64_t keys, int64_t d, int64_t dv_padded) {
-    T* const start = static_cast<T*>(base);
-    int64_t used = 0;
-    const auto take = [&](int64_t count) {
-      T* const at = start + used;
-      used += count;
-      return at;
-    };
-    k = take(keys * d);
-    dk = take(keys * d);
-    v = take(keys * dv_padded);
-    dv = take(keys * dv_padded);
-    q_rows = take(kQTile * d);
-    q_columns = take(kQTile * d);
-    do_rows = take(kQTile * dv_padded);
-    do_columns = take(kQTile * dv_padded);
-    dq = take(kQTile * d);
-    scores = take(kKTile * kPanel<T>);
-    dp = take(kKTile * kPanel<T>);
-    lse = take(kQTile);
-    delta = take(kQTile);
-    bytes = used * sizeof(T);
+  BackwardScratch(void* base, int64_t keys, int64_t d, int64_t dv_padded) : parts(base) {
+    k = parts.take<T>(keys * d);
+    dk = parts.take<T>(keys * d);
+    v = parts.take<T>(keys * dv_padded);
+    dv = parts.take<T>(keys * dv_padded);
+    q_rows = parts.take<T>(kQTile * d);
+    q_columns = parts.take<T>(kQTile * d);
+    do_rows = parts.take<T>(kQTile * dv_padded);
+    do_columns = parts.take<T>(kQTile * dv_padded);
+    dq = parts.take<T>(kQTile * d);
+    scores = parts.take<T>(kKTile * kPanel<T>);
+    dp = parts.take<T>(kKTile * kPanel<T>);
+    lse = parts.take<T>(kQTile);
+    delta = parts.take<T>(kQTile);
   }
 };
 
@@ -194,7 +186,7 @@ size_t backward_scratch(const BackwardProblem& p) {
   using T = Compute<S>;
   return BackwardScratch<T>(nullptr, int64_t{p.tiles_per_segment} * kKTile, round_up(p.dims.head_dim, kWidth<T>),
                             round_up(p.dims.head_dim_v, kWidth<T>))
-      .bytes;
+      .parts.used();
 }
 
 template <class S>

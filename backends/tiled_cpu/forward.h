@@ -16,6 +16,7 @@
 #include "gemm.h"
 #include "pack.h"
 #include "panel_mask.h"
+#include "scratch.h"
 #include "softmax.h"
 
 namespace attnmux::tiled_cpu {
@@ -26,6 +27,7 @@ constexpr int32_t kPanels = kQTile / kPanel<T>;
 
 template <class T>
 struct ForwardScratch {
+  ScratchParts parts;
   T* q_rows;           // [kPanel, d]
   T* q_columns;        // [panels, d, kPanel]
   T* k;                // [kKTile, d]
@@ -33,19 +35,15 @@ struct ForwardScratch {
   T* scores;           // [kKTile, kPanel]
   T* out;              // [kQTile, dv]
   RowState<T>* state;  // [panels]
-  size_t bytes;
 
-  ForwardScratch(void* base, int64_t d, int64_t dv) {
-    T* at = static_cast<T*>(base);
-    q_rows = at;
-    q_columns = q_rows + kPanel<T> * d;
-    k = q_columns + kQTile * d;
-    v = k + kKTile * d;
-    scores = v + kKTile * dv;
-    out = scores + kKTile * kPanel<T>;
-    state = reinterpret_cast<RowState<T>*>(out + kQTile * dv);
-    bytes = (kPanel<T> * d + kQTile * d + kKTile * (d + dv) + kKTile * kPanel<T> + kQTile * dv) * sizeof(T) +
-            kPanels<T> * sizeof(RowState<T>);
+  ForwardScratch(void* base, int64_t d, int64_t dv) : parts(base) {
+    q_rows = parts.take<T>(kPanel<T> * d);
+    q_columns = parts.take<T>(kQTile * d);
+    k = parts.take<T>(kKTile * d);
+    v = parts.take<T>(kKTile * dv);
+    scores = parts.take<T>(kKTile * kPanel<T>);
+    out = parts.take<T>(kQTile * dv);
+    state = parts.take<RowState<T>>(kPanels<T>);
   }
 };
 
@@ -100,7 +98,8 @@ inline void write_row(const ForwardProblem& p, int64_t token, int64_t r, int64_t
 template <class S>
 size_t forward_scratch(const ForwardProblem& p) {
   using T = Compute<S>;
-  return ForwardScratch<T>(nullptr, round_up(p.dims.head_dim, kWidth<T>), round_up(p.dims.head_dim_v, kWidth<T>)).bytes;
+  return ForwardScratch<T>(nullptr, round_up(p.dims.head_dim, kWidth<T>), round_up(p.dims.head_dim_v, kWidth<T>))
+      .parts.used();
 }
 
 template <class S>

@@ -90,12 +90,16 @@ Dims dims_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
           .head_dim_v = v.size(2)};
 }
 
-// Runs work(item, scratch) for items [0, count), which threads take one by one in ascending order.
+// Work below this many multiplications is not worth waking another thread for.
+constexpr int64_t kSmallWork = int64_t{1} << 21;
+
+// Runs work(item, scratch) for items [0, count), which threads take one by one in ascending order. cost:
+// multiplications.
 template <class Work>
-void run_in_order(int64_t count, size_t scratch_bytes, const Work& work) {
+void run_in_order(int64_t count, int64_t cost, size_t scratch_bytes, const Work& work) {
   if (count == 0) return;
   constexpr size_t kAlignment = 64;
-  const int64_t workers = std::min<int64_t>(count, at::get_num_threads());
+  const int64_t workers = cost < kSmallWork ? 1 : std::min<int64_t>(count, at::get_num_threads());
   const int64_t stride = static_cast<int64_t>((scratch_bytes + kAlignment - 1) / kAlignment * kAlignment);
   const at::Tensor scratch = at::empty({workers * stride}, at::kByte);  // ATen aligns to 64 bytes
   std::byte* const base = static_cast<std::byte*>(scratch.mutable_data_ptr());
@@ -138,9 +142,11 @@ class MagiBackend final : public AttentionBackend {
                                     .softmax_scale = args.softmax_scale};
     const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
     const int64_t heads = problem.dims.heads_q;
-    run_in_order(own.plan.num_q_tiles * heads, kernels.forward_scratch(problem), [&](int64_t item, void* scratch) {
-      kernels.forward(problem, own.q_order[item / heads], item % heads, scratch);
-    });
+    const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
+    run_in_order(own.plan.num_q_tiles * heads, cost, kernels.forward_scratch(problem),
+                 [&](int64_t item, void* scratch) {
+                   kernels.forward(problem, own.q_order[item / heads], item % heads, scratch);
+                 });
     return {.out = out, .lse = lse};
   }
 
@@ -173,11 +179,12 @@ class MagiBackend final : public AttentionBackend {
     const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
     const int64_t heads_q = problem.dims.heads_q, heads_kv = problem.dims.heads_kv;
     const size_t scratch_bytes = kernels.backward_scratch(problem);
-    run_in_order(own.plan.num_q_tiles * heads_q, scratch_bytes, [&](int64_t item, void* scratch) {
+    const int64_t cost = own.plan.area * heads_q * (3 * problem.dims.head_dim + 2 * problem.dims.head_dim_v);
+    run_in_order(own.plan.num_q_tiles * heads_q, args.dout.numel(), scratch_bytes, [&](int64_t item, void* scratch) {
       kernels.delta(problem, static_cast<int32_t>(item / heads_q), item % heads_q, scratch);
     });
     // Segment by segment, for the kernel waits for earlier segments of the same head.
-    run_in_order(own.num_segments * heads_kv, scratch_bytes, [&](int64_t item, void* scratch) {
+    run_in_order(own.num_segments * heads_kv, cost, scratch_bytes, [&](int64_t item, void* scratch) {
       kernels.backward(problem, static_cast<int32_t>(item / heads_kv), item % heads_kv, scratch);
     });
     return {.dq = dq.to(args.q.scalar_type()), .dk = dk, .dv = dv};

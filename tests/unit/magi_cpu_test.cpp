@@ -254,6 +254,13 @@ std::vector<CpuIsa> isas() {
   return found;
 }
 
+// One thread, but for the test that compares counts: the products here are too small to share.
+class OneThread : public ::testing::Environment {
+ public:
+  void SetUp() override { at::set_num_threads(1); }
+};
+const auto* const kOneThread = ::testing::AddGlobalTestEnvironment(new OneThread);
+
 class MagiMask : public ::testing::TestWithParam<std::tuple<CpuIsa, MaskCase>> {};
 
 TEST_P(MagiMask, EqualsFloat64) {
