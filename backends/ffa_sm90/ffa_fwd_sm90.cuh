@@ -1,0 +1,421 @@
+// Forward attention over a tile plan, sm_90a.
+//
+// Tiles: 128 queries x 128 keys. 384 threads: warpgroup 0 is the producer (one warp works), warpgroups 1 and 2 own 64
+// query rows each. Persistent blocks take items (q tile, query head), the most expensive first.
+//
+// Shared memory (head_dim 128; half of it for 64), tiles of 64 columns with 128-byte swizzle:
+//   Q[2]   64 KB   the next item's Q arrives under this item's work; O is staged over its own Q on the way out
+//   K[2]   64 KB
+//   V[2]   64 KB
+//   mask[2] 4 KB   bits of a partial tile in thread order, beside their K
+//   header[2]      (q tile, head, masked tiles, unmasked tiles) of the item whose Q lies in the same slot
+//
+// Barriers: full/empty pairs for Q, K and V slots. `full` counts the producer's one arrival and the bytes; K and V
+// `empty` count one arrival a consumer warp, Q `empty` one a consumer warpgroup, after its O has left.
+// Named barriers: kTurn + {0, 1} let the two warpgroups issue their products in turn, so that one exponentiates while
+// the other multiplies; kGather + {0, 1} gather a warpgroup before its O is stored.
+//
+// One step of a warpgroup: S = Q K_i^T and O += P_{i-1} V_{i-1} are issued together, then softmax runs on S while the
+// second product is in flight. Rows keep a reference maximum that moves only when scores outgrow it by 2^8, so that O is
+// rarely rescaled: the quotient O / l does not depend on the reference.
+#pragma once
+
+#include "backends/ffa_sm90/fwd_params.h"
+#include "backends/ffa_sm90/ptx.cuh"
+#include "backends/ffa_sm90/wgmma.cuh"
+
+namespace attnmux::ffa_sm90 {
+
+template <int kHeadDim>
+struct FwdLayout {
+  static constexpr uint32_t kTileBytes = kTile * kHeadDim * 2;
+  static constexpr uint32_t kColumnTileBytes = kTile * kSwizzleBytes;  // 64 columns of one tile
+  static constexpr int kColumnTiles = kHeadDim / 64;
+  static constexpr uint32_t kQ = 0;
+  static constexpr uint32_t kK = kQ + 2 * kTileBytes;
+  static constexpr uint32_t kV = kK + 2 * kTileBytes;
+  static constexpr uint32_t kMask = kV + 2 * kTileBytes;
+  static constexpr uint32_t kHeader = kMask + 2 * kMaskTileBytes;
+  static constexpr uint32_t kBarriers = kHeader + 2 * sizeof(int4);
+  static constexpr uint32_t kQFull = kBarriers, kQEmpty = kQFull + 16;
+  static constexpr uint32_t kKFull = kQEmpty + 16, kKEmpty = kKFull + 16;
+  static constexpr uint32_t kVFull = kKEmpty + 16, kVEmpty = kVFull + 16;
+  static constexpr uint32_t kBytes = kVEmpty + 16;
+  static constexpr uint32_t kAllocated = kBytes + 1024;  // the base is rounded up to the swizzle's period
+};
+
+// Slot and phase of a two-deep ring.
+struct Ring {
+  uint32_t slot = 0;
+  uint32_t phase = 0;
+  __device__ void advance() {
+    phase ^= slot;
+    slot ^= 1;
+  }
+};
+
+inline constexpr uint32_t kTurn = 1;
+inline constexpr uint32_t kGather = 3;
+inline constexpr int kConsumerWarps = 8;
+inline constexpr float kRescaleSlack = 8.0f;  // log2
+
+template <int kHeadDim>
+__device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, char* smem_generic) {
+  using L = FwdLayout<kHeadDim>;
+  const bool leader = threadIdx.x == 0;
+  Ring q, k, v;
+  const int items = params.num_q_tiles * params.heads_q;
+  const int section_items = params.num_q_tiles * params.section_heads;
+  int item = blockIdx.x;
+  while (item < items) {
+    const int section = item / section_items;
+    const int in_section = item - section * section_items;
+    const int rank = in_section / params.section_heads;
+    const int head = section * params.section_heads + in_section - rank * params.section_heads;
+    const QTileRecord record = params.records[rank];
+    const int head_kv = head / params.group;
+    int next = 0;
+    if (leader) next = gridDim.x + atomicAdd(params.counter, 1);
+
+    mbarrier_wait(smem + L::kQEmpty + q.slot * 8, q.phase ^ 1);
+    if (leader) {
+      *reinterpret_cast<int4*>(smem_generic + L::kHeader + q.slot * sizeof(int4)) =
+          make_int4(record.q_tile, head, record.num_masked, record.num_unmasked);
+      const uint32_t full = smem + L::kQFull + q.slot * 8;
+      if (record.num_masked + record.num_unmasked > 0) {
+        mbarrier_arrive_expect_tx(full, L::kTileBytes);
+#pragma unroll
+        for (int c = 0; c < L::kColumnTiles; ++c) {
+          tma_load_3d(smem + L::kQ + q.slot * L::kTileBytes + c * L::kColumnTileBytes, &params.q_map, c * 64, head,
+                      record.q_tile * kTile, full, kEvictFirst);
+        }
+      } else {
+        mbarrier_arrive(full);
+      }
+    }
+    q.advance();
+
+    const auto load_k = [&](int tile, int mask) {
+      mbarrier_wait(smem + L::kKEmpty + k.slot * 8, k.phase ^ 1);
+      if (leader) {
+        const uint32_t full = smem + L::kKFull + k.slot * 8;
+        mbarrier_arrive_expect_tx(full, L::kTileBytes + (mask >= 0 ? kMaskTileBytes : 0));
+#pragma unroll
+        for (int c = 0; c < L::kColumnTiles; ++c) {
+          tma_load_3d(smem + L::kK + k.slot * L::kTileBytes + c * L::kColumnTileBytes, &params.k_map, c * 64, head_kv,
+                      tile * kTile, full, kEvictLast);
+        }
+        if (mask >= 0) {
+          bulk_load(smem + L::kMask + k.slot * kMaskTileBytes, params.masks + int64_t{mask} * kMaskTileBytes,
+                    kMaskTileBytes, full);
+        }
+      }
+      k.advance();
+    };
+    const auto load_v = [&](int tile) {
+      mbarrier_wait(smem + L::kVEmpty + v.slot * 8, v.phase ^ 1);
+      if (leader) {
+        const uint32_t full = smem + L::kVFull + v.slot * 8;
+        mbarrier_arrive_expect_tx(full, L::kTileBytes);
+#pragma unroll
+        for (int c = 0; c < L::kColumnTiles; ++c) {
+          tma_load_3d(smem + L::kV + v.slot * L::kTileBytes + c * L::kColumnTileBytes, &params.v_map, c * 64, head_kv,
+                      tile * kTile, full, kEvictLast);
+        }
+      }
+      v.advance();
+    };
+
+    // V follows one tile behind K, as the consumers want it.
+    int previous = -1;
+    const int2* entry = params.entries + record.begin;
+    for (int i = 0; i < record.num_masked; ++i, ++entry) {
+      load_k(entry->x, entry->y);
+      if (previous >= 0) load_v(previous);
+      previous = entry->x;
+    }
+    for (int left = record.num_unmasked; left > 0; ++entry) {
+      const int2 run = *entry;
+      for (int i = 0; i < run.y; ++i) {
+        load_k(run.x + i, -1);
+        if (previous >= 0) load_v(previous);
+        previous = run.x + i;
+      }
+      left -= run.y;
+    }
+    if (previous >= 0) load_v(previous);
+    item = __shfl_sync(0xffffffff, next, 0);
+  }
+  // The end of the list.
+  mbarrier_wait(smem + L::kQEmpty + q.slot * 8, q.phase ^ 1);
+  if (leader) {
+    *reinterpret_cast<int4*>(smem_generic + L::kHeader + q.slot * sizeof(int4)) = make_int4(-1, 0, 0, 0);
+    mbarrier_arrive(smem + L::kQFull + q.slot * 8);
+  }
+}
+
+// Softmax state of the two rows (l / 4 and l / 4 + 8 of the warp's 16) that a thread shares with its quad.
+struct RowState {
+  float reference[2];  // what scores are measured from, unscaled
+  float sum[2];        // this thread's part of sum exp2(scale (s - reference))
+};
+
+// Turns scores into probabilities relative to the rows' references and adds them to the sums. Where scores outgrow a
+// reference, it moves and alpha = exp2(scale (old - new)) is what O must be multiplied by; returns whether that is so,
+// alike for the whole warp.
+template <bool kMasked>
+__device__ __forceinline__ bool softmax(float (&s)[64], RowState& rows, float (&alpha)[2], float scale_log2) {
+  float peak[2] = {rows.reference[0], rows.reference[1]};
+#pragma unroll
+  for (int i = 0; i < 64; ++i) peak[(i >> 1) & 1] = fmaxf(peak[(i >> 1) & 1], s[i]);
+  bool outgrown = false;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    peak[h] = fmaxf(peak[h], __shfl_xor_sync(0xffffffff, peak[h], 1));
+    peak[h] = fmaxf(peak[h], __shfl_xor_sync(0xffffffff, peak[h], 2));
+    outgrown |= (peak[h] - rows.reference[h]) * scale_log2 > kRescaleSlack;  // false for -inf against -inf
+  }
+  outgrown = __any_sync(0xffffffff, outgrown);
+  float shift[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const float reference = outgrown ? peak[h] : rows.reference[h];
+    shift[h] = kMasked && reference == -INFINITY ? 0.0f : reference * scale_log2;
+    alpha[h] = fmaf(rows.reference[h], scale_log2, -shift[h]);
+    rows.reference[h] = reference;
+  }
+#pragma unroll
+  for (int i = 0; i < 64; ++i) s[i] = exp2_approx(fmaf(s[i], scale_log2, -shift[(i >> 1) & 1]));
+  float part[2][2] = {};
+#pragma unroll
+  for (int i = 0; i < 64; ++i) part[(i >> 1) & 1][i & 1] += s[i];
+  if (outgrown) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      alpha[h] = exp2_approx(alpha[h]);
+      rows.sum[h] *= alpha[h];
+    }
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) rows.sum[h] += part[h][0] + part[h][1];
+  return outgrown;
+}
+
+// Scores of pairs that are not attended become -inf; word h, bit 2 j + e belongs to s[4 j + 2 h + e].
+__device__ __forceinline__ void apply_mask(float (&s)[64], uint2 words) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const uint32_t word = h == 0 ? words.x : words.y;
+#pragma unroll
+    for (int bit = 0; bit < 32; ++bit) {
+      const int i = 4 * (bit >> 1) + 2 * h + (bit & 1);
+      if (!(word & (1u << bit))) s[i] = -INFINITY;
+    }
+  }
+}
+
+template <class T, int kHeadDim>
+__device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, const char* smem_generic) {
+  using L = FwdLayout<kHeadDim>;
+  constexpr int kO = kHeadDim / 2;
+  const int group = threadIdx.x / 128 - 1;  // which 64 rows of the tile
+  const int thread = threadIdx.x % 128;
+  const int lane = threadIdx.x % 32;
+  const float scale_log2 = params.scale_log2;
+  Ring q, k, v;
+  float o[kO];
+  uint32_t p[8][4];
+  RowState rows;
+
+  // The first warpgroup has the first turn.
+  if (group == 0) named_barrier_arrive(kTurn, 256);
+
+  const auto release = [&](uint32_t barrier) {
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(barrier);
+  };
+  const auto issue_qk = [&](float(&s)[64], uint32_t q_smem) {
+    const uint64_t a = descriptor_k_major(q_smem);
+    const uint64_t b = descriptor_k_major(smem + L::kK + k.slot * L::kTileBytes);
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < kHeadDim / 16; ++step) {
+      const uint64_t offset = (step / 4 * L::kColumnTileBytes + step % 4 * 32) >> 4;
+      wgmma_ss<T, 0, 0>(s, a + offset, b + offset, step > 0);
+    }
+    wgmma_commit();
+  };
+  const auto issue_pv = [&] {
+    const uint64_t b = descriptor_mn_major(smem + L::kV + v.slot * L::kTileBytes, L::kColumnTileBytes);
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < kTile / 16; ++step) wgmma_rs<T, 1>(o, p[step], b + (step * 2048 >> 4), 1);
+    wgmma_commit();
+  };
+  const auto load_mask = [&] {
+    return *reinterpret_cast<const uint2*>(smem_generic + L::kMask + k.slot * kMaskTileBytes + group * 1024 +
+                                           thread * 8);
+  };
+  const auto pack_p = [&](const float(&s)[64]) {
+#pragma unroll
+    for (int step = 0; step < 8; ++step) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) p[step][i] = pack<T>(s[8 * step + 2 * i], s[8 * step + 2 * i + 1]);
+    }
+  };
+
+  while (true) {
+    mbarrier_wait(smem + L::kQFull + q.slot * 8, q.phase);
+    const int4 header = *reinterpret_cast<const int4*>(smem_generic + L::kHeader + q.slot * sizeof(int4));
+    const int q_tile = header.x, head = header.y, num_masked = header.z, tiles = header.z + header.w;
+    if (q_tile < 0) break;
+    const uint32_t q_smem = smem + L::kQ + q.slot * L::kTileBytes + group * 64 * kSwizzleBytes;
+#pragma unroll
+    for (int i = 0; i < kO; ++i) o[i] = 0.0f;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      rows.reference[h] = -INFINITY;
+      rows.sum[h] = 0.0f;
+    }
+
+    const auto first = [&](auto masked) {
+      float s[64];
+      float alpha[2];
+      mbarrier_wait(smem + L::kKFull + k.slot * 8, k.phase);
+      issue_qk(s, q_smem);
+      wgmma_wait<0>();
+      pin(s);
+      if constexpr (masked.value) apply_mask(s, load_mask());
+      release(smem + L::kKEmpty + k.slot * 8);
+      k.advance();
+      softmax<masked.value>(s, rows, alpha, scale_log2);
+      pack_p(s);
+    };
+    const auto step = [&](auto masked) {
+      float s[64];
+      float alpha[2];
+      mbarrier_wait(smem + L::kKFull + k.slot * 8, k.phase);
+      named_barrier_sync(kTurn + group, 256);
+      issue_qk(s, q_smem);
+      mbarrier_wait(smem + L::kVFull + v.slot * 8, v.phase);
+      issue_pv();
+      named_barrier_arrive(kTurn + (group ^ 1), 256);
+      wgmma_wait<1>();
+      pin(s);
+      if constexpr (masked.value) apply_mask(s, load_mask());
+      release(smem + L::kKEmpty + k.slot * 8);
+      k.advance();
+      const bool rescale = softmax<masked.value>(s, rows, alpha, scale_log2);
+      pin(s);
+      // The wait stands in both branches, behind a jump: in one block the assembler would move it before the
+      // exponentials, which are to run under the product in flight.
+      if (rescale) {
+        wgmma_wait<0>();
+        pin(o);
+#pragma unroll
+        for (int i = 0; i < kO; ++i) o[i] *= alpha[(i >> 1) & 1];
+      } else {
+        wgmma_wait<0>();
+        pin(o);
+      }
+      release(smem + L::kVEmpty + v.slot * 8);
+      v.advance();
+      pack_p(s);
+    };
+
+    if (tiles > 0) {
+      if (num_masked > 0) {
+        first(std::true_type{});
+      } else {
+        first(std::false_type{});
+      }
+      int tile = 1;
+#pragma unroll 1
+      for (; tile < num_masked; ++tile) step(std::true_type{});
+#pragma unroll 1
+      for (; tile < tiles; ++tile) step(std::false_type{});
+      mbarrier_wait(smem + L::kVFull + v.slot * 8, v.phase);
+      issue_pv();
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        rows.sum[h] += __shfl_xor_sync(0xffffffff, rows.sum[h], 1);
+        rows.sum[h] += __shfl_xor_sync(0xffffffff, rows.sum[h], 2);
+      }
+      wgmma_wait<0>();
+      pin(o);
+      release(smem + L::kVEmpty + v.slot * 8);
+      v.advance();
+    }
+
+    float inverse[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const bool any = rows.sum[h] > 0.0f;
+      inverse[h] = any ? 1.0f / rows.sum[h] : 0.0f;
+      const int row = q_tile * kTile + group * 64 + thread / 32 * 16 + lane / 4 + 8 * h;
+      if (lane % 4 == 0 && row < params.total_q) {
+        params.lse[int64_t{row} * params.heads_q + head] =
+            any ? rows.reference[h] * scale_log2 * 0.69314718055994531f + __logf(rows.sum[h]) : -INFINITY;
+      }
+    }
+
+    // O takes the place of this warpgroup's rows of Q.
+    const int matrix = lane / 8, matrix_row = (matrix & 1) * 8 + lane % 8;
+    const uint32_t o_row = q_smem + (thread / 32 * 16 + matrix_row) * kSwizzleBytes;
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 16; ++j) {
+      const uint32_t chunk = (2 * (j % 4) + (matrix >> 1)) ^ (matrix_row % 8);
+      const float* x = &o[8 * j];
+      store_matrix_x4(o_row + j / 4 * L::kColumnTileBytes + chunk * 16,
+                      pack<T>(x[0] * inverse[0], x[1] * inverse[0]), pack<T>(x[2] * inverse[1], x[3] * inverse[1]),
+                      pack<T>(x[4] * inverse[0], x[5] * inverse[0]), pack<T>(x[6] * inverse[1], x[7] * inverse[1]));
+    }
+    fence_async_shared();
+    named_barrier_sync(kGather + group, 128);
+    if (thread == 0) {
+#pragma unroll
+      for (int c = 0; c < L::kColumnTiles; ++c) {
+        tma_store_3d(&params.o_map, c * 64, head, q_tile * kTile + group * 64, q_smem + c * L::kColumnTileBytes);
+      }
+      bulk_commit();
+      bulk_wait_read();
+      mbarrier_arrive(smem + L::kQEmpty + q.slot * 8);
+    }
+    q.advance();
+  }
+}
+
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(384, 1) ffa_fwd_kernel(const __grid_constant__ FwdParams params) {
+  using L = FwdLayout<kHeadDim>;
+  extern __shared__ char smem_raw[];
+  const uint32_t raw = smem_address(smem_raw);
+  const uint32_t smem = (raw + 1023) & ~1023u;
+  char* smem_generic = smem_raw + (smem - raw);
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int slot = 0; slot < 2; ++slot) {
+      mbarrier_init(smem + L::kQFull + slot * 8, 1);
+      mbarrier_init(smem + L::kQEmpty + slot * 8, 2);
+      mbarrier_init(smem + L::kKFull + slot * 8, 1);
+      mbarrier_init(smem + L::kKEmpty + slot * 8, kConsumerWarps);
+      mbarrier_init(smem + L::kVFull + slot * 8, 1);
+      mbarrier_init(smem + L::kVEmpty + slot * 8, kConsumerWarps);
+    }
+    fence_barrier_init();
+    prefetch_tensor_map(&params.q_map);
+    prefetch_tensor_map(&params.k_map);
+    prefetch_tensor_map(&params.v_map);
+    prefetch_tensor_map(&params.o_map);
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    registers_decrease<24>();
+    if (threadIdx.x < 32) produce<kHeadDim>(params, smem, smem_generic);
+  } else {
+    registers_increase<240>();
+    consume<T, kHeadDim>(params, smem, smem_generic);
+  }
+}
+
+}  // namespace attnmux::ffa_sm90

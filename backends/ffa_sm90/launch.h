@@ -1,0 +1,45 @@
+// Launching the kernels: plain pointers and strides, no LibTorch. Every function enqueues on `stream` and returns; none
+// synchronises, so all may be captured in a CUDA graph. Errors are thrown as Error before anything is launched.
+#pragma once
+
+#include <driver_types.h>
+
+#include <cstdint>
+
+#include "backends/ffa_sm90/fwd_params.h"
+
+namespace attnmux::ffa_sm90 {
+
+enum class Element : uint8_t { kBFloat16, kFloat16 };
+
+// [tokens, heads, head_dim] with inner stride 1; base and strides multiples of 16 bytes.
+struct TensorView {
+  void* data = nullptr;
+  int64_t tokens = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t token_stride = 0;  // in elements
+  int64_t head_stride = 0;
+};
+
+// A ForwardPlan in device memory.
+struct DeviceForwardPlan {
+  const QTileRecord* records = nullptr;
+  const int2* entries = nullptr;
+  const void* masks = nullptr;
+  int32_t num_q_tiles = 0;
+};
+
+struct ForwardCall {
+  Element element = Element::kBFloat16;
+  TensorView q, k, v, out;
+  float* lse = nullptr;        // [tokens_q, heads_q]
+  int32_t* counter = nullptr;  // one int of scratch
+  float softmax_scale = 1.0f;  // > 0
+  DeviceForwardPlan plan;
+};
+
+// head_dim 64 or 128. Launches on the current device.
+void forward(const ForwardCall& call, cudaStream_t stream);
+
+}  // namespace attnmux::ffa_sm90
