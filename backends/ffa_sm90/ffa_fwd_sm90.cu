@@ -1,24 +1,16 @@
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <string>
 
-#include "attnmux/error.h"
-#include "backends/ffa_sm90/ffa_fwd_sm90.cuh"
-#include "backends/ffa_sm90/launch.h"
-#include "backends/ffa_sm90/tensor_map.h"
+#include "ffa_sm90/cuda_check.h"
+#include "ffa_sm90/ffa_fwd_sm90.cuh"
+#include "ffa_sm90/launch.h"
+#include "ffa_sm90/tensor_map.h"
 
 namespace attnmux::ffa_sm90 {
 namespace {
 
 // K and V of the heads that run side by side should stay in the L2 cache.
 constexpr int64_t kSectionBytes = 32 << 20;
-
-void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) {
-    throw Error(ErrorCode::kDeviceError, std::string(what) + ": " + cudaGetErrorString(error));
-  }
-}
 
 // Query heads of the largest divisor of heads_kv whose keys and values fit into the section.
 int32_t section_heads(const ForwardCall& call) {
@@ -35,12 +27,8 @@ void launch(const FwdParams& params, cudaStream_t stream) {
   const auto kernel = ffa_fwd_kernel<T, kHeadDim>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
         "raising the forward kernel's shared memory");
-  int device = 0, multiprocessors = 0;
-  check(cudaGetDevice(&device), "asking for the current device");
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-        "asking for the number of multiprocessors");
   const int64_t items = int64_t{params.num_q_tiles} * params.heads_q;
-  const int grid = static_cast<int>(std::min<int64_t>(items, multiprocessors));
+  const int grid = static_cast<int>(std::min<int64_t>(items, multiprocessors()));
   if (items > grid) check(cudaMemsetAsync(params.counter, 0, sizeof(int32_t), stream), "clearing the work counter");
   kernel<<<grid, 384, kShared, stream>>>(params);
   check(cudaGetLastError(), "launching the forward kernel");

@@ -20,9 +20,9 @@
 // rarely rescaled: the quotient O / l does not depend on the reference.
 #pragma once
 
-#include "backends/ffa_sm90/fwd_params.h"
-#include "backends/ffa_sm90/ptx.cuh"
-#include "backends/ffa_sm90/wgmma.cuh"
+#include "ffa_sm90/fwd_params.h"
+#include "ffa_sm90/ring.cuh"
+#include "ffa_sm90/wgmma.cuh"
 
 namespace attnmux::ffa_sm90 {
 
@@ -44,19 +44,8 @@ struct FwdLayout {
   static constexpr uint32_t kAllocated = kBytes + 1024;  // the base is rounded up to the swizzle's period
 };
 
-// Slot and phase of a two-deep ring.
-struct Ring {
-  uint32_t slot = 0;
-  uint32_t phase = 0;
-  __device__ void advance() {
-    phase ^= slot;
-    slot ^= 1;
-  }
-};
-
 inline constexpr uint32_t kTurn = 1;
 inline constexpr uint32_t kGather = 3;
-inline constexpr int kConsumerWarps = 8;
 inline constexpr float kRescaleSlack = 8.0f;  // log2
 
 template <int kHeadDim>
@@ -126,24 +115,29 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
       v.advance();
     };
 
-    // V follows one tile behind K, as the consumers want it.
-    int previous = -1;
+    const int tiles = record.num_masked + record.num_unmasked;
     const int2* entry = params.entries + record.begin;
-    for (int i = 0; i < record.num_masked; ++i, ++entry) {
-      load_k(entry->x, entry->y);
-      if (previous >= 0) load_v(previous);
-      previous = entry->x;
-    }
-    for (int left = record.num_unmasked; left > 0; ++entry) {
-      const int2 run = *entry;
-      for (int i = 0; i < run.y; ++i) {
-        load_k(run.x + i, -1);
-        if (previous >= 0) load_v(previous);
-        previous = run.x + i;
+    int tile = 0, run_left = 0;
+#pragma unroll 1
+    for (int i = 0; i < tiles; ++i) {
+      const int previous = tile;
+      int mask = -1;
+      if (run_left > 0) {
+        ++tile;
+        --run_left;
+      } else {
+        const int2 next_entry = *entry++;
+        tile = next_entry.x;
+        if (i < record.num_masked) {
+          mask = next_entry.y;
+        } else {
+          run_left = next_entry.y - 1;
+        }
       }
-      left -= run.y;
+      load_k(tile, mask);
+      if (i > 0) load_v(previous);  // V follows one tile behind K, as the consumers want it
     }
-    if (previous >= 0) load_v(previous);
+    if (tiles > 0) load_v(tile);
     item = __shfl_sync(0xffffffff, next, 0);
   }
   // The end of the list.
@@ -230,18 +224,14 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
   // The first warpgroup has the first turn.
   if (group == 0) named_barrier_arrive(kTurn, 256);
 
-  const auto release = [&](uint32_t barrier) {
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(barrier);
-  };
   const auto issue_qk = [&](float(&s)[64], uint32_t q_smem) {
     const uint64_t a = descriptor_k_major(q_smem);
     const uint64_t b = descriptor_k_major(smem + L::kK + k.slot * L::kTileBytes);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
-      const uint64_t offset = (step / 4 * L::kColumnTileBytes + step % 4 * 32) >> 4;
-      wgmma_ss<T, 0, 0>(s, a + offset, b + offset, step > 0);
+      const uint32_t offset = step / 4 * L::kColumnTileBytes + step % 4 * 32;
+      wgmma_ss<T, 0, 0>(s, advance(a, offset), advance(b, offset), step > 0);
     }
     wgmma_commit();
   };
@@ -249,7 +239,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     const uint64_t b = descriptor_mn_major(smem + L::kV + v.slot * L::kTileBytes, L::kColumnTileBytes);
     wgmma_fence();
 #pragma unroll
-    for (int step = 0; step < kTile / 16; ++step) wgmma_rs<T, 1>(o, p[step], b + (step * 2048 >> 4), 1);
+    for (int step = 0; step < kTile / 16; ++step) wgmma_rs<T, 1>(o, p[step], advance(b, step * 2048), 1);
     wgmma_commit();
   };
   const auto load_mask = [&] {
@@ -286,7 +276,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       wgmma_wait<0>();
       pin(s);
       if constexpr (masked.value) apply_mask(s, load_mask());
-      release(smem + L::kKEmpty + k.slot * 8);
+      warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
       softmax<masked.value>(s, rows, alpha, scale_log2);
       pack_p(s);
@@ -303,7 +293,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       wgmma_wait<1>();
       pin(s);
       if constexpr (masked.value) apply_mask(s, load_mask());
-      release(smem + L::kKEmpty + k.slot * 8);
+      warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
       const bool rescale = softmax<masked.value>(s, rows, alpha, scale_log2);
       pin(s);
@@ -318,7 +308,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
         wgmma_wait<0>();
         pin(o);
       }
-      release(smem + L::kVEmpty + v.slot * 8);
+      warp_arrive(smem + L::kVEmpty + v.slot * 8);
       v.advance();
       pack_p(s);
     };
@@ -343,7 +333,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       }
       wgmma_wait<0>();
       pin(o);
-      release(smem + L::kVEmpty + v.slot * 8);
+      warp_arrive(smem + L::kVEmpty + v.slot * 8);
       v.advance();
     }
 
@@ -378,7 +368,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
         tma_store_3d(&params.o_map, c * 64, head, q_tile * kTile + group * 64, q_smem + c * L::kColumnTileBytes);
       }
       bulk_commit();
-      bulk_wait_read();
+      bulk_wait_read<0>();
       mbarrier_arrive(smem + L::kQEmpty + q.slot * 8);
     }
     q.advance();

@@ -1,33 +1,14 @@
-#include "backends/ffa_sm90/forward_plan.h"
+#include "ffa_sm90/forward_plan.h"
 
 #include <algorithm>
-#include <numeric>
+
+#include "ffa_sm90/mask_bits.h"
 
 namespace attnmux::ffa_sm90 {
 namespace {
 
-using Row = std::array<uint64_t, 2>;  // 128 attended bits
-
-// Bits [begin, end) of 64.
-uint64_t bit_range(int begin, int end) {
-  begin = std::clamp(begin, 0, 64);
-  end = std::clamp(end, 0, 64);
-  if (begin >= end) return 0;
-  const uint64_t below_end = end == 64 ? ~uint64_t{0} : (uint64_t{1} << end) - 1;
-  return below_end & ~((uint64_t{1} << begin) - 1);
-}
-
-Row row_bits(const TileMasks& masks, int32_t id, int row) {
-  if (masks.is_interval(id)) {
-    const RowInterval interval = masks.rows(id)[row];
-    return {bit_range(interval.begin, interval.end), bit_range(interval.begin - 64, interval.end - 64)};
-  }
-  const uint64_t* words = masks.words(id) + 2 * row;
-  return {words[0], words[1]};
-}
-
 // Every fourth pair of bits, from pair `quad` on, of 128: what a lane of a quad holds of one row.
-uint32_t quad_bits(const Row& row, int quad) {
+uint32_t quad_bits(const RowBits& row, int quad) {
   uint32_t word = 0;
   for (int j = 0; j < 16; ++j) {
     word |= static_cast<uint32_t>(row[j / 8] >> (8 * (j % 8) + 2 * quad) & 3) << (2 * j);
@@ -35,14 +16,13 @@ uint32_t quad_bits(const Row& row, int quad) {
   return word;
 }
 
-MaskTile thread_order(const TileMasks& masks, int32_t id) {
+MaskTile thread_order(const TileBits& bits) {
   MaskTile tile;
   for (int row = 0; row < kTile; ++row) {
-    const Row bits = row_bits(masks, id, row);
     const int warp = row / 16, half = row % 16 / 8;  // warps 0 to 3 are the first warpgroup
     for (int quad = 0; quad < 4; ++quad) {
       const int thread = warp * 32 + row % 8 * 4 + quad;
-      tile[thread * 2 + half] = quad_bits(bits, quad);
+      tile[thread * 2 + half] = quad_bits(bits[row], quad);
     }
   }
   return tile;
@@ -74,7 +54,7 @@ ForwardPlan make_forward_plan(const TilePlan& plan) {
   });
   const int32_t num_masks = plan.masks.num_intervals + plan.masks.num_bits;
   forward.masks.reserve(num_masks);
-  for (int32_t id = 0; id < num_masks; ++id) forward.masks.push_back(thread_order(plan.masks, id));
+  for (int32_t id = 0; id < num_masks; ++id) forward.masks.push_back(thread_order(tile_bits(plan.masks, id)));
   return forward;
 }
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "attnmux/tile_plan.h"
-#include "backends/ffa_sm90/fwd_params.h"
+#include "ffa_sm90/fwd_params.h"
 
 namespace attnmux::ffa_sm90 {
 

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "backends/ffa_sm90/fwd_params.h"
+#include "ffa_sm90/bwd_params.h"
 
 namespace attnmux::ffa_sm90 {
 
@@ -41,5 +41,28 @@ struct ForwardCall {
 
 // head_dim 64 or 128. Launches on the current device.
 void forward(const ForwardCall& call, cudaStream_t stream);
+
+// A BackwardPlan in device memory.
+struct DeviceBackwardPlan {
+  const KTileRecord* records = nullptr;
+  const int2* entries = nullptr;
+  const void* masks = nullptr;
+  int32_t num_k_tiles = 0;
+};
+
+struct BackwardCall {
+  Element element = Element::kBFloat16;
+  TensorView q, k, v, out, dout;  // out and dout: head and token strides multiples of 16 bytes, too
+  const float* lse = nullptr;     // [tokens_q, heads_q]
+  TensorView dq, dk, dv;
+  void* workspace = nullptr;      // backward_workspace_bytes, 256-byte aligned
+  float softmax_scale = 1.0f;     // > 0
+  DeviceBackwardPlan plan;
+};
+
+// fp32 dQ, two numbers a row and the work counter.
+int64_t backward_workspace_bytes(int64_t tokens_q, int64_t heads_q, int64_t head_dim);
+
+void backward(const BackwardCall& call, cudaStream_t stream);
 
 }  // namespace attnmux::ffa_sm90

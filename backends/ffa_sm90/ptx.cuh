@@ -88,10 +88,20 @@ inline __device__ void bulk_load(uint32_t smem, const void* global, uint32_t byt
                : "memory");
 }
 
+// Adds `bytes` contiguous bytes of fp32 to global memory.
+inline __device__ void bulk_reduce_add(float* global, uint32_t smem, uint32_t bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(global), "r"(smem),
+               "r"(bytes)
+               : "memory");
+}
+
 inline __device__ void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-// Waits until the issued stores have read their shared memory.
-inline __device__ void bulk_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+// Waits until all but the last N groups of stores have read their shared memory.
+template <int N>
+inline __device__ void bulk_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
 
 // Orders ordinary shared-memory writes before later reads by the copy engine or the tensor cores.
 inline __device__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

@@ -1,4 +1,4 @@
-#include "backends/ffa_sm90/tensor_map.h"
+#include "ffa_sm90/tensor_map.h"
 
 #include <cuda_runtime_api.h>
 

@@ -3,7 +3,7 @@
 
 #include <cuda.h>
 
-#include "backends/ffa_sm90/launch.h"
+#include "ffa_sm90/launch.h"
 
 namespace attnmux::ffa_sm90 {
 

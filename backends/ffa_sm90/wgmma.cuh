@@ -8,7 +8,7 @@
 
 #include <type_traits>
 
-#include "backends/ffa_sm90/ptx.cuh"
+#include "ffa_sm90/ptx.cuh"
 
 namespace attnmux::ffa_sm90 {
 
@@ -24,6 +24,18 @@ inline __device__ uint64_t descriptor_k_major(uint32_t smem) {
 // 8-row groups 1024 bytes; 16 rows of the reduction are 2048 bytes.
 inline __device__ uint64_t descriptor_mn_major(uint32_t smem, uint32_t tile_bytes) {
   return (uint64_t{1} << 62) | (uint64_t{1024 >> 4} << 32) | (uint64_t{tile_bytes >> 4} << 16) | ((smem & 0x3FFFF) >> 4);
+}
+
+// The operand `bytes` further on. Addresses never carry into the other fields, so half of a 64-bit sum is enough.
+inline __device__ uint64_t advance(uint64_t descriptor, uint32_t bytes) {
+  return (descriptor & 0xFFFFFFFF00000000u) | (static_cast<uint32_t>(descriptor) + (bytes >> 4));
+}
+
+// A value that the compiler takes for new each time: keeps what is derived from it in a loop from being hoisted out of
+// the loop into registers that the accumulators need.
+inline __device__ uint32_t opaque(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
 }
 
 inline __device__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -1,0 +1,445 @@
+// Backward attention over the transposed tile plan, sm_90a.
+//
+// An item is (k tile of 128 keys, kv head). A block keeps its K and V in shared memory and its dK and dV in registers
+// while it walks the steps of queries that attend the tile, for every query head of the group: no atomics for dK and dV.
+// A step is 64 queries (head_dim 128) or 128 (head_dim 64).
+//
+// 384 threads: warp 0 loads, warp 1 sends dQ, warpgroups 1 and 2 own 64 keys each.
+//   S^T = K Q^T, dP^T = V dO^T     keys x queries: P^T and dS^T stay in registers as operands of the next two
+//   dV += P^T dO,  dK += dS^T Q
+//   dQ  = dS K                     over all 128 keys: dS^T crosses between the warpgroups through shared memory. Warpgroup
+//                                  g makes columns 64 g .. of dQ (head_dim 128) or rows 64 g .. (head_dim 64)
+// dQ leaves as fp32 through bulk reduce-add, in the order in which the accumulators lie in registers (see dq_convert).
+//
+// Shared memory (head_dim 128; the same total for 64), tiles of 64 columns with 128-byte swizzle:
+//   K, V      64 KB   dK and dV are staged over them on the way out
+//   Q[2]      32 KB   dO[2] 32 KB
+//   dS^T[2]   32 KB   [keys, queries]
+//   dQ[2]     32 KB   one part a warpgroup
+//   lse[2], dout_out[2], mask[2], step[4], header
+//
+// Barriers: full/empty pairs for K with V, Q and dO. Named barriers: kExchange gathers both warpgroups once dS^T is
+// written; kDqFull + g and kDqEmpty + g hand the dQ part of warpgroup g to warp 1 and back; kStore gathers the
+// warpgroups before dK overwrites K.
+#pragma once
+
+#include "ffa_sm90/bwd_params.h"
+#include "ffa_sm90/ring.cuh"
+#include "ffa_sm90/wgmma.cuh"
+
+namespace attnmux::ffa_sm90 {
+
+template <int kHeadDim>
+struct BwdLayout {
+  static constexpr int kRows = backward_rows(kHeadDim);
+  static constexpr int kColumnTiles = kHeadDim / 64;
+  static constexpr uint32_t kKeyColumnTile = kTile * kSwizzleBytes;    // 64 columns of K or V
+  static constexpr uint32_t kQueryColumnTile = kRows * kSwizzleBytes;  // 64 columns of Q or dO
+  static constexpr uint32_t kKeyBytes = kKeyColumnTile * kColumnTiles;
+  static constexpr uint32_t kQueryBytes = kQueryColumnTile * kColumnTiles;
+  static constexpr uint32_t kDsBytes = kTile * kRows * 2;
+  static constexpr uint32_t kDqPartBytes = 128 * 32 * 4;  // 32 accumulators a thread
+  static constexpr uint32_t kRowBytes = kRows * 4;
+  static constexpr uint32_t kMaskBytes = kRows * kTile / 8;
+
+  static constexpr uint32_t kK = 0;
+  static constexpr uint32_t kV = kK + kKeyBytes;
+  static constexpr uint32_t kQ = kV + kKeyBytes;
+  static constexpr uint32_t kDo = kQ + 2 * kQueryBytes;
+  static constexpr uint32_t kDs = kDo + 2 * kQueryBytes;
+  static constexpr uint32_t kDq = kDs + 2 * kDsBytes;
+  static constexpr uint32_t kLse = kDq + 2 * kDqPartBytes;
+  static constexpr uint32_t kDoutOut = kLse + 2 * kRowBytes;
+  static constexpr uint32_t kMask = kDoutOut + 2 * kRowBytes;
+  static constexpr uint32_t kStep = kMask + 2 * kMaskBytes;  // int64_t[4]: where dQ of the step goes
+  static constexpr uint32_t kHeader = kStep + 4 * 8;
+  static constexpr uint32_t kBarriers = kHeader + sizeof(int4);
+  static constexpr uint32_t kKvFull = kBarriers, kKvEmpty = kKvFull + 8;
+  static constexpr uint32_t kQFull = kKvEmpty + 8, kQEmpty = kQFull + 16;
+  static constexpr uint32_t kDoFull = kQEmpty + 16, kDoEmpty = kDoFull + 16;
+  static constexpr uint32_t kBytes = kDoEmpty + 16;
+  static constexpr uint32_t kAllocated = kBytes + 1024;
+};
+
+namespace bwd {
+
+inline constexpr uint32_t kExchange = 1;
+inline constexpr uint32_t kDqFull = 2;
+inline constexpr uint32_t kDqEmpty = 4;
+inline constexpr uint32_t kStore = 6;
+
+}  // namespace bwd
+
+// Warp 0.
+template <int kHeadDim>
+__device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t smem, char* smem_generic) {
+  using L = BwdLayout<kHeadDim>;
+  const bool leader = threadIdx.x == 0;
+  Ring q;
+  uint32_t kv_phase = 0;
+  int step_slot = 0;
+  const int items = params.num_k_tiles * params.heads_kv;
+  const int section_items = params.num_k_tiles * params.section_heads;
+  int item = blockIdx.x;
+  while (item < items) {
+    const int section = item / section_items;
+    const int in_section = item - section * section_items;
+    const int rank = in_section / params.section_heads;
+    const int head_kv = section * params.section_heads + in_section - rank * params.section_heads;
+    const KTileRecord record = params.records[rank];
+    int next = 0;
+    if (leader) next = gridDim.x + atomicAdd(params.counter, 1);
+
+    mbarrier_wait(smem + L::kKvEmpty, kv_phase ^ 1);
+    if (leader) {
+      *reinterpret_cast<int4*>(smem_generic + L::kHeader) =
+          make_int4(record.k_tile, head_kv, record.num_masked, record.num_unmasked);
+      if (record.num_masked + record.num_unmasked > 0) {
+        mbarrier_arrive_expect_tx(smem + L::kKvFull, 2 * L::kKeyBytes);
+#pragma unroll
+        for (int c = 0; c < L::kColumnTiles; ++c) {
+          tma_load_3d(smem + L::kK + c * L::kKeyColumnTile, &params.k_map, c * 64, head_kv, record.k_tile * kTile,
+                      smem + L::kKvFull, kEvictFirst);
+          tma_load_3d(smem + L::kV + c * L::kKeyColumnTile, &params.v_map, c * 64, head_kv, record.k_tile * kTile,
+                      smem + L::kKvFull, kEvictFirst);
+        }
+      } else {
+        mbarrier_arrive(smem + L::kKvFull);
+      }
+    }
+    kv_phase ^= 1;
+
+    const auto load_step = [&](int head, int step, int mask) {
+      const int64_t row = int64_t{head} * params.padded_q + step * L::kRows;
+      mbarrier_wait(smem + L::kQEmpty + q.slot * 8, q.phase ^ 1);
+      if (leader) {
+        const uint32_t full = smem + L::kQFull + q.slot * 8;
+        *reinterpret_cast<int64_t*>(smem_generic + L::kStep + step_slot * 8) = row * kHeadDim;
+        mbarrier_arrive_expect_tx(full, L::kQueryBytes + L::kRowBytes + (mask >= 0 ? L::kMaskBytes : 0));
+#pragma unroll
+        for (int c = 0; c < L::kColumnTiles; ++c) {
+          tma_load_3d(smem + L::kQ + q.slot * L::kQueryBytes + c * L::kQueryColumnTile, &params.q_map, c * 64, head,
+                      step * L::kRows, full, kEvictLast);
+        }
+        bulk_load(smem + L::kLse + q.slot * L::kRowBytes, params.lse_log2 + row, L::kRowBytes, full);
+        if (mask >= 0) {
+          bulk_load(smem + L::kMask + q.slot * L::kMaskBytes, params.masks + int64_t{mask} * L::kMaskBytes,
+                    L::kMaskBytes, full);
+        }
+      }
+      mbarrier_wait(smem + L::kDoEmpty + q.slot * 8, q.phase ^ 1);
+      if (leader) {
+        const uint32_t full = smem + L::kDoFull + q.slot * 8;
+        mbarrier_arrive_expect_tx(full, L::kQueryBytes + L::kRowBytes);
+#pragma unroll
+        for (int c = 0; c < L::kColumnTiles; ++c) {
+          tma_load_3d(smem + L::kDo + q.slot * L::kQueryBytes + c * L::kQueryColumnTile, &params.dout_map, c * 64,
+                      head, step * L::kRows, full, kEvictLast);
+        }
+        bulk_load(smem + L::kDoutOut + q.slot * L::kRowBytes, params.dout_out + row, L::kRowBytes, full);
+      }
+      q.advance();
+      step_slot = (step_slot + 1) % 4;
+    };
+
+    const int steps = record.num_masked + record.num_unmasked;
+#pragma unroll 1
+    for (int h = 0; h < params.group; ++h) {
+      const int head = head_kv * params.group + h;
+      const int2* entry = params.entries + record.begin;
+      int step = 0, run_left = 0;
+#pragma unroll 1
+      for (int i = 0; i < steps; ++i) {
+        int mask = -1;
+        if (run_left > 0) {
+          ++step;
+          --run_left;
+        } else {
+          const int2 next_entry = *entry++;
+          step = next_entry.x;
+          if (i < record.num_masked) {
+            mask = next_entry.y;
+          } else {
+            run_left = next_entry.y - 1;
+          }
+        }
+        load_step(head, step, mask);
+      }
+    }
+    item = __shfl_sync(0xffffffff, next, 0);
+  }
+  mbarrier_wait(smem + L::kKvEmpty, kv_phase ^ 1);
+  if (leader) {
+    *reinterpret_cast<int4*>(smem_generic + L::kHeader) = make_int4(-1, 0, 0, 0);
+    mbarrier_arrive(smem + L::kKvFull);
+  }
+}
+
+// Warp 1: adds the dQ parts of both warpgroups to global memory.
+template <int kHeadDim>
+__device__ __forceinline__ void backward_send_dq(const BwdParams& params, uint32_t smem, const char* smem_generic) {
+  using L = BwdLayout<kHeadDim>;
+  const bool leader = threadIdx.x % 32 == 0;
+  uint32_t kv_phase = 0;
+  int step_slot = 0;
+  named_barrier_arrive(bwd::kDqEmpty, 160);
+  named_barrier_arrive(bwd::kDqEmpty + 1, 160);
+  while (true) {
+    mbarrier_wait(smem + L::kKvFull, kv_phase);
+    kv_phase ^= 1;
+    const int4 header = *reinterpret_cast<const int4*>(smem_generic + L::kHeader);
+    if (header.x < 0) break;
+    warp_arrive(smem + L::kKvEmpty);
+    const int steps = (header.z + header.w) * params.group;
+    for (int i = 0; i < steps; ++i) {
+#pragma unroll
+      for (int g = 0; g < 2; ++g) {
+        named_barrier_sync(bwd::kDqFull + g, 160);
+        if (leader) {
+          const int64_t row = *reinterpret_cast<const int64_t*>(smem_generic + L::kStep + step_slot * 8);
+          bulk_reduce_add(params.dq + row + g * (L::kDqPartBytes / 4), smem + L::kDq + g * L::kDqPartBytes,
+                          L::kDqPartBytes);
+          bulk_commit();
+        }
+      }
+      if (leader) bulk_wait_read<1>();
+      __syncwarp();
+      named_barrier_arrive(bwd::kDqEmpty, 160);
+      if (leader) bulk_wait_read<0>();
+      __syncwarp();
+      named_barrier_arrive(bwd::kDqEmpty + 1, 160);
+      step_slot = (step_slot + 1) % 4;
+    }
+  }
+}
+
+template <class T, int kHeadDim>
+__device__ __forceinline__ void backward_consume(const BwdParams& params, uint32_t smem, char* smem_generic) {
+  using L = BwdLayout<kHeadDim>;
+  constexpr int kRows = L::kRows;
+  constexpr int kS = kRows / 2;     // accumulators of S^T and dP^T
+  constexpr int kD = kHeadDim / 2;  // accumulators of dK and dV
+  const int group = threadIdx.x / 128 - 1;
+  const int thread = threadIdx.x % 128;
+  const int lane = threadIdx.x % 32;
+  const int matrix = lane / 8, matrix_row = (matrix & 1) * 8 + lane % 8;
+  const uint32_t warp_row = (group * 64 + thread / 32 * 16 + matrix_row) * kSwizzleBytes;
+  const float scale_log2 = params.scale_log2;
+  Ring q;
+  uint32_t kv_phase = 0;
+  float dk[kD], dv[kD];
+
+  // 16-bit pairs of four 8 x 8 blocks: rows of this warp, columns 16 j .. 16 j + 15 of a tile of `column_tile` bytes.
+  const auto store_block = [&](uint32_t base, uint32_t column_tile, int j, const uint32_t(&x)[4]) {
+    const uint32_t chunk = (2 * (j % 4) + (matrix >> 1)) ^ (matrix_row % 8);
+    store_matrix_x4(base + j / 4 * column_tile + warp_row + chunk * 16, x[0], x[1], x[2], x[3]);
+  };
+
+  const auto step = [&](auto masked) {
+    float s[kS], dp[kS], dq[32];
+    uint32_t p[kS / 8][4], ds[kS / 8][4];
+    const uint32_t key_smem = opaque(smem);
+    const uint32_t q_smem = smem + L::kQ + q.slot * L::kQueryBytes;
+    const uint32_t do_smem = smem + L::kDo + q.slot * L::kQueryBytes;
+    const uint32_t ds_smem = smem + L::kDs + q.slot * L::kDsBytes;
+    // Keys on rows: this thread's columns of queries are 8 j + 2 (lane % 4) + {0, 1}.
+    const float2* lse = reinterpret_cast<const float2*>(smem_generic + L::kLse + q.slot * L::kRowBytes) + lane % 4;
+    const float2* dout_out =
+        reinterpret_cast<const float2*>(smem_generic + L::kDoutOut + q.slot * L::kRowBytes) + lane % 4;
+
+    mbarrier_wait(smem + L::kQFull + q.slot * 8, q.phase);
+    mbarrier_wait(smem + L::kDoFull + q.slot * 8, q.phase);
+    // The product is added to -rowsum(dout * out), which saves the subtraction.
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      const float2 column = dout_out[4 * j];
+      dp[4 * j] = dp[4 * j + 2] = column.x;
+      dp[4 * j + 1] = dp[4 * j + 3] = column.y;
+    }
+    pin(dp);
+    wgmma_fence();
+    {
+      const uint64_t a = descriptor_k_major(key_smem + L::kK + group * 64 * kSwizzleBytes);
+      const uint64_t b = descriptor_k_major(q_smem);
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 16; ++i) {
+        wgmma_ss<T, 0, 0>(s, advance(a, i / 4 * L::kKeyColumnTile + i % 4 * 32),
+                          advance(b, i / 4 * L::kQueryColumnTile + i % 4 * 32), i > 0);
+      }
+      wgmma_commit();
+    }
+    wgmma_fence();
+    {
+      const uint64_t a = descriptor_k_major(key_smem + L::kV + group * 64 * kSwizzleBytes);
+      const uint64_t b = descriptor_k_major(do_smem);
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 16; ++i) {
+        wgmma_ss<T, 0, 0>(dp, advance(a, i / 4 * L::kKeyColumnTile + i % 4 * 32),
+                          advance(b, i / 4 * L::kQueryColumnTile + i % 4 * 32), 1);
+      }
+      wgmma_commit();
+    }
+
+    wgmma_wait<1>();
+    pin(s);
+    if constexpr (masked.value) {
+#pragma unroll
+      for (int w = 0; w < kS / 32; ++w) {
+        const uint32_t word = *reinterpret_cast<const uint32_t*>(smem_generic + L::kMask + q.slot * L::kMaskBytes +
+                                                                 w * 1024 + group * 512 + thread * 4);
+#pragma unroll
+        for (int bit = 0; bit < 32; ++bit) {
+          if (!(word & (1u << bit))) s[32 * w + bit] = -INFINITY;
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      const float2 column = lse[4 * j];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        s[4 * j + i] = exp2_approx(fmaf(s[4 * j + i], scale_log2, i % 2 == 0 ? -column.x : -column.y));
+      }
+    }
+    wgmma_wait<0>();
+    pin(dp);
+#pragma unroll
+    for (int i = 0; i < kS; ++i) dp[i] *= s[i];
+#pragma unroll
+    for (int j = 0; j < kS / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        p[j][i] = pack<T>(s[8 * j + 2 * i], s[8 * j + 2 * i + 1]);
+        ds[j][i] = pack<T>(dp[8 * j + 2 * i], dp[8 * j + 2 * i + 1]);
+      }
+      store_block(ds_smem, L::kKeyColumnTile, j, ds[j]);
+    }
+
+    wgmma_fence();
+    {
+      const uint64_t b = descriptor_mn_major(do_smem, L::kQueryColumnTile);
+#pragma unroll
+      for (int i = 0; i < kRows / 16; ++i) wgmma_rs<T, 1>(dv, p[i], advance(b, i * 2048), 1);
+      wgmma_commit();
+    }
+    fence_async_shared();
+    named_barrier_sync(bwd::kExchange, 256);
+    wgmma_fence();
+    {
+      // Both tiles have keys on rows.
+      const uint64_t a = descriptor_mn_major(ds_smem + (kRows == 128 ? group * L::kKeyColumnTile : 0), 0);
+      const uint64_t b = descriptor_mn_major(key_smem + L::kK + (kRows == 64 ? group * L::kKeyColumnTile : 0), 0);
+#pragma unroll
+      for (int i = 0; i < kTile / 16; ++i) {
+        wgmma_ss<T, 1, 1>(dq, advance(a, i * 2048), advance(b, i * 2048), i > 0);
+      }
+      wgmma_commit();
+    }
+    wgmma_wait<1>();
+    pin(dv);
+    warp_arrive(smem + L::kDoEmpty + q.slot * 8);
+    wgmma_fence();
+    {
+      const uint64_t b = descriptor_mn_major(q_smem, L::kQueryColumnTile);
+#pragma unroll
+      for (int i = 0; i < kRows / 16; ++i) wgmma_rs<T, 1>(dk, ds[i], advance(b, i * 2048), 1);
+      wgmma_commit();
+    }
+    wgmma_wait<1>();
+    pin(dq);
+    named_barrier_sync(bwd::kDqEmpty + group, 160);
+    float4* part = reinterpret_cast<float4*>(smem_generic + L::kDq + group * L::kDqPartBytes) + thread;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) part[i * 128] = make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+    fence_async_shared();
+    named_barrier_arrive(bwd::kDqFull + group, 160);
+    wgmma_wait<0>();
+    pin(dk);
+    warp_arrive(smem + L::kQEmpty + q.slot * 8);
+    q.advance();
+  };
+
+  while (true) {
+    mbarrier_wait(smem + L::kKvFull, kv_phase);
+    kv_phase ^= 1;
+    const int4 header = *reinterpret_cast<const int4*>(smem_generic + L::kHeader);
+    const int k_tile = header.x, head_kv = header.y, num_masked = header.z, num_unmasked = header.w;
+    if (k_tile < 0) break;
+#pragma unroll
+    for (int i = 0; i < kD; ++i) dk[i] = dv[i] = 0.0f;
+#pragma unroll 1
+    for (int h = 0; h < params.group; ++h) {
+#pragma unroll 1
+      for (int i = 0; i < num_masked; ++i) step(std::true_type{});
+#pragma unroll 1
+      for (int i = 0; i < num_unmasked; ++i) step(std::false_type{});
+    }
+
+    // The other warpgroup may still read this one's rows of K for its last dQ.
+    named_barrier_sync(bwd::kStore, 256);
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 16; ++j) {
+      uint32_t x[4], y[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        x[i] = pack<T>(dk[8 * j + 2 * i] * params.scale, dk[8 * j + 2 * i + 1] * params.scale);
+        y[i] = pack<T>(dv[8 * j + 2 * i], dv[8 * j + 2 * i + 1]);
+      }
+      store_block(smem + L::kK, L::kKeyColumnTile, j, x);
+      store_block(smem + L::kV, L::kKeyColumnTile, j, y);
+    }
+    fence_async_shared();
+    named_barrier_sync(bwd::kStore, 256);
+    if (thread == 0) {
+      const int row = k_tile * kTile + group * 64;
+#pragma unroll
+      for (int c = 0; c < L::kColumnTiles; ++c) {
+        const uint32_t offset = c * L::kKeyColumnTile + group * 64 * kSwizzleBytes;
+        tma_store_3d(&params.dk_map, c * 64, head_kv, row, smem + L::kK + offset);
+        tma_store_3d(&params.dv_map, c * 64, head_kv, row, smem + L::kV + offset);
+      }
+      bulk_commit();
+      bulk_wait_read<0>();
+      mbarrier_arrive(smem + L::kKvEmpty);
+    }
+  }
+}
+
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(384, 1) ffa_bwd_kernel(const __grid_constant__ BwdParams params) {
+  using L = BwdLayout<kHeadDim>;
+  extern __shared__ char smem_raw[];
+  const uint32_t raw = smem_address(smem_raw);
+  const uint32_t smem = (raw + 1023) & ~1023u;
+  char* smem_generic = smem_raw + (smem - raw);
+  if (threadIdx.x == 0) {
+    mbarrier_init(smem + L::kKvFull, 1);
+    mbarrier_init(smem + L::kKvEmpty, 3);
+#pragma unroll
+    for (int slot = 0; slot < 2; ++slot) {
+      mbarrier_init(smem + L::kQFull + slot * 8, 1);
+      mbarrier_init(smem + L::kQEmpty + slot * 8, kConsumerWarps);
+      mbarrier_init(smem + L::kDoFull + slot * 8, 1);
+      mbarrier_init(smem + L::kDoEmpty + slot * 8, kConsumerWarps);
+    }
+    fence_barrier_init();
+    prefetch_tensor_map(&params.q_map);
+    prefetch_tensor_map(&params.dout_map);
+    prefetch_tensor_map(&params.k_map);
+    prefetch_tensor_map(&params.v_map);
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    registers_decrease<24>();
+    if (threadIdx.x < 32) {
+      backward_load<kHeadDim>(params, smem, smem_generic);
+    } else if (threadIdx.x < 64) {
+      backward_send_dq<kHeadDim>(params, smem, smem_generic);
+    }
+  } else {
+    registers_increase<240>();
+    backward_consume<T, kHeadDim>(params, smem, smem_generic);
+  }
+}
+
+}  // namespace attnmux::ffa_sm90
