@@ -37,9 +37,9 @@ __global__ void __launch_bounds__(256) ffa_row_sum_kernel(const RowSumParams par
   if (row < params.total_q) {
     const uint4 a = *reinterpret_cast<const uint4*>(static_cast<const T*>(params.out) + row * params.out_token_stride +
                                                     head * params.out_head_stride + part * 8);
-    const uint4 b = *reinterpret_cast<const uint4*>(static_cast<const T*>(params.dout) +
-                                                    row * params.dout_token_stride + head * params.dout_head_stride +
-                                                    part * 8);
+    const uint4 b =
+        *reinterpret_cast<const uint4*>(static_cast<const T*>(params.dout) + row * params.dout_token_stride +
+                                        head * params.dout_head_stride + part * 8);
     const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -66,7 +66,8 @@ struct DqParams {
 };
 
 // One block for 64 rows of a head (head_dim 128) or 128 rows (64). The accumulators of both warpgroups of a step lie
-// behind one another, four of each thread side by side: acc[4 j .. 4 j + 3] of thread t at float4 (g * 8 + j) * 128 + t.
+// behind one another, four of each thread side by side: acc[4 j .. 4 j + 3] of thread t at float4 (g * 8 + j) * 128 +
+// t.
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(256) ffa_dq_kernel(const DqParams params) {
   constexpr int kRows = backward_rows(kHeadDim);
@@ -74,8 +75,8 @@ __global__ void __launch_bounds__(256) ffa_dq_kernel(const DqParams params) {
   __shared__ uint4 tile[kRows * kPitch / 8];
   const int head = blockIdx.y;
   const int first_row = blockIdx.x * kRows;
-  const float4* source = reinterpret_cast<const float4*>(
-      params.fragments + (int64_t{head} * params.padded_q + first_row) * kHeadDim);
+  const float4* source =
+      reinterpret_cast<const float4*>(params.fragments + (int64_t{head} * params.padded_q + first_row) * kHeadDim);
   const int group = threadIdx.x / 128, thread = threadIdx.x % 128, lane = threadIdx.x % 32;
   const int row = thread / 32 * 16 + lane / 4 + (kRows == 128 ? group * 64 : 0);
   const int column = lane % 4 * 2 + (kRows == 64 ? group * 64 : 0);

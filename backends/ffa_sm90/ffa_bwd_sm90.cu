@@ -1,10 +1,9 @@
-#include "ffa_sm90/ffa_bwd_sm90.cuh"
-
 #include <algorithm>
 #include <string>
 
 #include "ffa_sm90/bwd_pre_post_sm90.cuh"
 #include "ffa_sm90/cuda_check.h"
+#include "ffa_sm90/ffa_bwd_sm90.cuh"
 #include "ffa_sm90/launch.h"
 #include "ffa_sm90/tensor_map.h"
 
@@ -31,12 +30,14 @@ Workspace split_workspace(void* base, int64_t tokens_q, int64_t heads_q, int64_t
   return {dq, lse_log2, dout_out, reinterpret_cast<int32_t*>(dout_out + rows)};
 }
 
-// kv heads of the largest divisor of heads_kv whose queries fit into the section.
+// kv heads of the largest divisor of heads_kv whose queries fit into the section, but enough to occupy all blocks: the
+// last section has nothing behind it that would fill idle ones.
 int32_t section_heads(const BackwardCall& call) {
   const int64_t heads_kv = call.k.heads;
   const int64_t head_bytes = call.q.tokens * call.q.head_dim * (2 + 2 + 4) * (call.q.heads / heads_kv);
   int64_t heads = std::clamp<int64_t>(kSectionBytes / std::max<int64_t>(head_bytes, 1), 1, heads_kv);
   while (heads_kv % heads != 0) --heads;
+  while (heads < heads_kv && (heads_kv % heads != 0 || heads * call.plan.num_k_tiles < multiprocessors())) ++heads;
   return static_cast<int32_t>(heads);
 }
 

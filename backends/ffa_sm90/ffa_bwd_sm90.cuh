@@ -1,13 +1,14 @@
 // Backward attention over the transposed tile plan, sm_90a.
 //
 // An item is (k tile of 128 keys, kv head). A block keeps its K and V in shared memory and its dK and dV in registers
-// while it walks the steps of queries that attend the tile, for every query head of the group: no atomics for dK and dV.
-// A step is 64 queries (head_dim 128) or 128 (head_dim 64).
+// while it walks the steps of queries that attend the tile, for every query head of the group: no atomics for dK and
+// dV. A step is 64 queries (head_dim 128) or 128 (head_dim 64).
 //
 // 384 threads: warp 0 loads, warp 1 sends dQ, warpgroups 1 and 2 own 64 keys each.
 //   S^T = K Q^T, dP^T = V dO^T     keys x queries: P^T and dS^T stay in registers as operands of the next two
 //   dV += P^T dO,  dK += dS^T Q
-//   dQ  = dS K                     over all 128 keys: dS^T crosses between the warpgroups through shared memory. Warpgroup
+//   dQ  = dS K                     over all 128 keys: dS^T crosses between the warpgroups through shared memory.
+//   Warpgroup
 //                                  g makes columns 64 g .. of dQ (head_dim 128) or rows 64 g .. (head_dim 64)
 // dQ leaves as fp32 through bulk reduce-add, in the order in which the accumulators lie in registers (see dq_convert).
 //
@@ -87,8 +88,6 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
     const int rank = in_section / params.section_heads;
     const int head_kv = section * params.section_heads + in_section - rank * params.section_heads;
     const KTileRecord record = params.records[rank];
-    int next = 0;
-    if (leader) next = gridDim.x + atomicAdd(params.counter, 1);
 
     mbarrier_wait(smem + L::kKvEmpty, kv_phase ^ 1);
     if (leader) {
@@ -133,8 +132,8 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
         mbarrier_arrive_expect_tx(full, L::kQueryBytes + L::kRowBytes);
 #pragma unroll
         for (int c = 0; c < L::kColumnTiles; ++c) {
-          tma_load_3d(smem + L::kDo + q.slot * L::kQueryBytes + c * L::kQueryColumnTile, &params.dout_map, c * 64,
-                      head, step * L::kRows, full, kEvictLast);
+          tma_load_3d(smem + L::kDo + q.slot * L::kQueryBytes + c * L::kQueryColumnTile, &params.dout_map, c * 64, head,
+                      step * L::kRows, full, kEvictLast);
         }
         bulk_load(smem + L::kDoutOut + q.slot * L::kRowBytes, params.dout_out + row, L::kRowBytes, full);
       }
@@ -143,6 +142,7 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
     };
 
     const int steps = record.num_masked + record.num_unmasked;
+    int next = 0;
 #pragma unroll 1
     for (int h = 0; h < params.group; ++h) {
       const int head = head_kv * params.group + h;
@@ -166,6 +166,7 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
         load_step(head, step, mask);
       }
     }
+    if (leader) next = gridDim.x + atomicAdd(params.counter, 1);
     item = __shfl_sync(0xffffffff, next, 0);
   }
   mbarrier_wait(smem + L::kKvEmpty, kv_phase ^ 1);

@@ -15,9 +15,10 @@
 // Named barriers: kTurn + {0, 1} let the two warpgroups issue their products in turn, so that one exponentiates while
 // the other multiplies; kGather + {0, 1} gather a warpgroup before its O is stored.
 //
-// One step of a warpgroup: S = Q K_i^T and O += P_{i-1} V_{i-1} are issued together, then softmax runs on S while the
-// second product is in flight. Rows keep a reference maximum that moves only when scores outgrow it by 2^8, so that O is
-// rarely rescaled: the quotient O / l does not depend on the reference.
+// One step of a warpgroup: S = Q K_i^T (Q in registers) and O += P_{i-1} V_{i-1} are issued together, then softmax runs
+// on S while the second product is in flight. Scores are measured from a reference of their row that moves only when
+// one outgrows it by 2^8: the quotient O / l does not depend on it, and the usual step needs neither row maxima across
+// the quad nor a rescaled O.
 #pragma once
 
 #include "ffa_sm90/fwd_params.h"
@@ -46,7 +47,8 @@ struct FwdLayout {
 
 inline constexpr uint32_t kTurn = 1;
 inline constexpr uint32_t kGather = 3;
-inline constexpr float kRescaleSlack = 8.0f;  // log2
+inline constexpr int kExpBeforeWait = 16;       // exponentials of 64 that run before the second product is awaited
+inline constexpr float kReferenceSlack = 8.0f;  // log2
 
 template <int kHeadDim>
 __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, char* smem_generic) {
@@ -63,8 +65,6 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
     const int head = section * params.section_heads + in_section - rank * params.section_heads;
     const QTileRecord record = params.records[rank];
     const int head_kv = head / params.group;
-    int next = 0;
-    if (leader) next = gridDim.x + atomicAdd(params.counter, 1);
 
     mbarrier_wait(smem + L::kQEmpty + q.slot * 8, q.phase ^ 1);
     if (leader) {
@@ -117,9 +117,12 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
 
     const int tiles = record.num_masked + record.num_unmasked;
     const int2* entry = params.entries + record.begin;
-    int tile = 0, run_left = 0;
+    int tile = 0, run_left = 0, next = 0;
+    // Claimed late, so that no item waits behind this one while another block is free, yet before its number is needed.
+    if (leader && tiles < 2) next = gridDim.x + atomicAdd(params.counter, 1);
 #pragma unroll 1
     for (int i = 0; i < tiles; ++i) {
+      if (leader && i == tiles - 2) next = gridDim.x + atomicAdd(params.counter, 1);
       const int previous = tile;
       int mask = -1;
       if (run_left > 0) {
@@ -150,49 +153,55 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
 
 // Softmax state of the two rows (l / 4 and l / 4 + 8 of the warp's 16) that a thread shares with its quad.
 struct RowState {
-  float reference[2];  // what scores are measured from, unscaled
-  float sum[2];        // this thread's part of sum exp2(scale (s - reference))
+  float reference[2];  // what log2 scores are measured from
+  float sum[2];        // this thread's part of sum exp2(score - reference)
+  bool fresh[2];       // no key yet: the first scores set the reference
+  bool settled;        // no row of the warp is fresh
 };
 
-// Turns scores into probabilities relative to the rows' references and adds them to the sums. Where scores outgrow a
-// reference, it moves and alpha = exp2(scale (old - new)) is what O must be multiplied by; returns whether that is so,
-// alike for the whole warp.
-template <bool kMasked>
-__device__ __forceinline__ bool softmax(float (&s)[64], RowState& rows, float (&alpha)[2], float scale_log2) {
-  float peak[2] = {rows.reference[0], rows.reference[1]};
+// Log2 scores less the rows' references. Returns whether a reference of the warp must move.
+__device__ __forceinline__ bool subtract_reference(float (&s)[64], const RowState& rows, float scale_log2) {
 #pragma unroll
-  for (int i = 0; i < 64; ++i) peak[(i >> 1) & 1] = fmaxf(peak[(i >> 1) & 1], s[i]);
-  bool outgrown = false;
+  for (int i = 0; i < 64; ++i) s[i] = fmaf(s[i], scale_log2, -rows.reference[(i >> 1) & 1]);
+  float peak[4] = {s[0], s[1], s[2], s[3]};
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    peak[h] = fmaxf(peak[h], __shfl_xor_sync(0xffffffff, peak[h], 1));
-    peak[h] = fmaxf(peak[h], __shfl_xor_sync(0xffffffff, peak[h], 2));
-    outgrown |= (peak[h] - rows.reference[h]) * scale_log2 > kRescaleSlack;  // false for -inf against -inf
-  }
-  outgrown = __any_sync(0xffffffff, outgrown);
-  float shift[2];
+  for (int i = 4; i < 64; ++i) peak[i % 4] = fmaxf(peak[i % 4], s[i]);
+  const float top = fmaxf(fmaxf(peak[0], peak[1]), fmaxf(peak[2], peak[3]));
+  return __any_sync(0xffffffff, top > kReferenceSlack) || !rows.settled;
+}
+
+// Moves the references to the scores' maxima: of rows that outgrew them upwards, of fresh rows either way. O is to be
+// multiplied by alpha.
+__device__ __forceinline__ void move_reference(float (&s)[64], RowState& rows, float (&alpha)[2]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float reference = outgrown ? peak[h] : rows.reference[h];
-    shift[h] = kMasked && reference == -INFINITY ? 0.0f : reference * scale_log2;
-    alpha[h] = fmaf(rows.reference[h], scale_log2, -shift[h]);
-    rows.reference[h] = reference;
-  }
+    float peak = s[2 * h];
 #pragma unroll
-  for (int i = 0; i < 64; ++i) s[i] = exp2_approx(fmaf(s[i], scale_log2, -shift[(i >> 1) & 1]));
-  float part[2][2] = {};
+    for (int i = 0; i < 64; ++i) {
+      if (((i >> 1) & 1) == h) peak = fmaxf(peak, s[i]);
+    }
+    peak = fmaxf(peak, __shfl_xor_sync(0xffffffff, peak, 1));
+    peak = fmaxf(peak, __shfl_xor_sync(0xffffffff, peak, 2));
+    const float delta = rows.fresh[h] ? (peak == -INFINITY ? 0.0f : peak) : fmaxf(peak, 0.0f);
+    alpha[h] = rows.fresh[h] ? 1.0f : exp2_approx(-delta);
+    rows.fresh[h] = rows.fresh[h] && peak == -INFINITY;
+    rows.reference[h] += delta;
+    rows.sum[h] *= alpha[h];
 #pragma unroll
-  for (int i = 0; i < 64; ++i) part[(i >> 1) & 1][i & 1] += s[i];
-  if (outgrown) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      alpha[h] = exp2_approx(alpha[h]);
-      rows.sum[h] *= alpha[h];
+    for (int i = 0; i < 64; ++i) {
+      if (((i >> 1) & 1) == h) s[i] -= delta;
     }
   }
+  rows.settled = __all_sync(0xffffffff, !rows.fresh[0] && !rows.fresh[1]);
+}
+
+// Scores [kBegin, kEnd) become probabilities, and count.
+template <int kBegin, int kEnd>
+__device__ __forceinline__ void exponentiate(float (&s)[64], float (&part)[4]) {
 #pragma unroll
-  for (int h = 0; h < 2; ++h) rows.sum[h] += part[h][0] + part[h][1];
-  return outgrown;
+  for (int i = kBegin; i < kEnd; ++i) s[i] = exp2_approx(s[i]);
+#pragma unroll
+  for (int i = kBegin; i < kEnd; ++i) part[i % 4] += s[i];
 }
 
 // Scores of pairs that are not attended become -inf; word h, bit 2 j + e belongs to s[4 j + 2 h + e].
@@ -218,20 +227,19 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
   const float scale_log2 = params.scale_log2;
   Ring q, k, v;
   float o[kO];
+  uint32_t q_fragments[kHeadDim / 16][4];
   uint32_t p[8][4];
   RowState rows;
 
   // The first warpgroup has the first turn.
   if (group == 0) named_barrier_arrive(kTurn, 256);
 
-  const auto issue_qk = [&](float(&s)[64], uint32_t q_smem) {
-    const uint64_t a = descriptor_k_major(q_smem);
+  const auto issue_qk = [&](float(&s)[64]) {
     const uint64_t b = descriptor_k_major(smem + L::kK + k.slot * L::kTileBytes);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
-      const uint32_t offset = step / 4 * L::kColumnTileBytes + step % 4 * 32;
-      wgmma_ss<T, 0, 0>(s, advance(a, offset), advance(b, offset), step > 0);
+      wgmma_rs<T, 0>(s, q_fragments[step], advance(b, step / 4 * L::kColumnTileBytes + step % 4 * 32), step > 0);
     }
     wgmma_commit();
   };
@@ -254,39 +262,65 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     }
   };
 
+  // The slot from which the last item's O is on its way out goes back to the producer under this item's first product.
+  uint32_t stored = 0;
+  const auto release_stored = [&] {
+    if (thread == 0 && stored != 0) {
+      bulk_wait_read<0>();
+      mbarrier_arrive(stored);
+    }
+  };
+
   while (true) {
     mbarrier_wait(smem + L::kQFull + q.slot * 8, q.phase);
     const int4 header = *reinterpret_cast<const int4*>(smem_generic + L::kHeader + q.slot * sizeof(int4));
     const int q_tile = header.x, head = header.y, num_masked = header.z, tiles = header.z + header.w;
     if (q_tile < 0) break;
+    // Lane l addresses row l % 8 of the 8 x 8 matrix l / 8: rows of this warp, 16 columns.
+    const int matrix = lane / 8, matrix_row = (matrix & 1) * 8 + lane % 8;
     const uint32_t q_smem = smem + L::kQ + q.slot * L::kTileBytes + group * 64 * kSwizzleBytes;
+    const auto q_block = [&](int j) {
+      const uint32_t chunk = (2 * (j % 4) + (matrix >> 1)) ^ (matrix_row % 8);
+      return q_smem + j / 4 * L::kColumnTileBytes + (thread / 32 * 16 + matrix_row) * kSwizzleBytes + chunk * 16;
+    };
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 16; ++j) load_matrix_x4(q_block(j), q_fragments[j]);
 #pragma unroll
     for (int i = 0; i < kO; ++i) o[i] = 0.0f;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      rows.reference[h] = -INFINITY;
+      rows.reference[h] = 0.0f;
       rows.sum[h] = 0.0f;
+      rows.fresh[h] = true;
     }
+    rows.settled = false;
 
     const auto first = [&](auto masked) {
       float s[64];
       float alpha[2];
+      float part[4] = {};
       mbarrier_wait(smem + L::kKFull + k.slot * 8, k.phase);
-      issue_qk(s, q_smem);
+      issue_qk(s);
+      release_stored();
       wgmma_wait<0>();
       pin(s);
       if constexpr (masked.value) apply_mask(s, load_mask());
       warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
-      softmax<masked.value>(s, rows, alpha, scale_log2);
+      subtract_reference(s, rows, scale_log2);
+      move_reference(s, rows, alpha);
+      exponentiate<0, 64>(s, part);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) rows.sum[h] = part[2 * h] + part[2 * h + 1];
       pack_p(s);
     };
     const auto step = [&](auto masked) {
       float s[64];
       float alpha[2];
+      float part[4] = {};
       mbarrier_wait(smem + L::kKFull + k.slot * 8, k.phase);
       named_barrier_sync(kTurn + group, 256);
-      issue_qk(s, q_smem);
+      issue_qk(s);
       mbarrier_wait(smem + L::kVFull + v.slot * 8, v.phase);
       issue_pv();
       named_barrier_arrive(kTurn + (group ^ 1), 256);
@@ -295,11 +329,13 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       if constexpr (masked.value) apply_mask(s, load_mask());
       warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
-      const bool rescale = softmax<masked.value>(s, rows, alpha, scale_log2);
-      pin(s);
+      const bool moved = subtract_reference(s, rows, scale_log2);
+      if (moved) move_reference(s, rows, alpha);
+      exponentiate<0, kExpBeforeWait>(s, part);
+      pin<kExpBeforeWait>(s);
       // The wait stands in both branches, behind a jump: in one block the assembler would move it before the
-      // exponentials, which are to run under the product in flight.
-      if (rescale) {
+      // exponentials, which are to run under the product in flight. The rest of them hides the packing.
+      if (moved) {
         wgmma_wait<0>();
         pin(o);
 #pragma unroll
@@ -310,6 +346,9 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       }
       warp_arrive(smem + L::kVEmpty + v.slot * 8);
       v.advance();
+      exponentiate<kExpBeforeWait, 64>(s, part);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) rows.sum[h] += part[2 * h] + part[2 * h + 1];
       pack_p(s);
     };
 
@@ -335,6 +374,8 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       pin(o);
       warp_arrive(smem + L::kVEmpty + v.slot * 8);
       v.advance();
+    } else {
+      release_stored();
     }
 
     float inverse[2];
@@ -345,20 +386,17 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       const int row = q_tile * kTile + group * 64 + thread / 32 * 16 + lane / 4 + 8 * h;
       if (lane % 4 == 0 && row < params.total_q) {
         params.lse[int64_t{row} * params.heads_q + head] =
-            any ? rows.reference[h] * scale_log2 * 0.69314718055994531f + __logf(rows.sum[h]) : -INFINITY;
+            any ? rows.reference[h] * 0.69314718055994531f + __logf(rows.sum[h]) : -INFINITY;
       }
     }
 
     // O takes the place of this warpgroup's rows of Q.
-    const int matrix = lane / 8, matrix_row = (matrix & 1) * 8 + lane % 8;
-    const uint32_t o_row = q_smem + (thread / 32 * 16 + matrix_row) * kSwizzleBytes;
 #pragma unroll
     for (int j = 0; j < kHeadDim / 16; ++j) {
-      const uint32_t chunk = (2 * (j % 4) + (matrix >> 1)) ^ (matrix_row % 8);
       const float* x = &o[8 * j];
-      store_matrix_x4(o_row + j / 4 * L::kColumnTileBytes + chunk * 16,
-                      pack<T>(x[0] * inverse[0], x[1] * inverse[0]), pack<T>(x[2] * inverse[1], x[3] * inverse[1]),
-                      pack<T>(x[4] * inverse[0], x[5] * inverse[0]), pack<T>(x[6] * inverse[1], x[7] * inverse[1]));
+      store_matrix_x4(q_block(j), pack<T>(x[0] * inverse[0], x[1] * inverse[0]),
+                      pack<T>(x[2] * inverse[1], x[3] * inverse[1]), pack<T>(x[4] * inverse[0], x[5] * inverse[0]),
+                      pack<T>(x[6] * inverse[1], x[7] * inverse[1]));
     }
     fence_async_shared();
     named_barrier_sync(kGather + group, 128);
@@ -368,11 +406,11 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
         tma_store_3d(&params.o_map, c * 64, head, q_tile * kTile + group * 64, q_smem + c * L::kColumnTileBytes);
       }
       bulk_commit();
-      bulk_wait_read<0>();
-      mbarrier_arrive(smem + L::kQEmpty + q.slot * 8);
     }
+    stored = smem + L::kQEmpty + q.slot * 8;
     q.advance();
   }
+  if (thread == 0) bulk_wait_read<0>();  // shared memory must outlive the stores
 }
 
 template <class T, int kHeadDim>

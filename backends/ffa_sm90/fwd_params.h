@@ -8,7 +8,7 @@
 
 namespace attnmux::ffa_sm90 {
 
-inline constexpr int kTile = 128;                // tokens of a q tile and of a k tile
+inline constexpr int kTile = 128;                 // tokens of a q tile and of a k tile
 inline constexpr uint32_t kMaskTileBytes = 2048;  // bits of one partial tile in thread order
 
 // What one q tile attends: `num_masked` entries (k tile, mask), then runs (first k tile, count) of `num_unmasked` tiles
@@ -25,14 +25,14 @@ struct FwdParams {
   CUtensorMap o_map;                // box {64, 1, 64}
   const QTileRecord* records;       // [num_q_tiles], the most expensive first
   const int2* entries;
-  const char* masks;                // [distinct partial tiles, kMaskTileBytes]
-  int32_t* counter;                 // 0 at launch: items handed out beyond the first of each block
-  float* lse;                       // [total_q, heads_q]
-  float scale_log2;                 // softmax_scale * log2(e)
+  const char* masks;  // [distinct partial tiles, kMaskTileBytes]
+  int32_t* counter;   // 0 at launch: items handed out beyond the first of each block
+  float* lse;         // [total_q, heads_q]
+  float scale_log2;   // softmax_scale * log2(e)
   int32_t num_q_tiles;
   int32_t heads_q;
-  int32_t group;                    // query heads of one kv head
-  int32_t section_heads;            // query heads whose K and V share the L2 at a time; divides heads_q
+  int32_t group;          // query heads of one kv head
+  int32_t section_heads;  // query heads whose K and V share the L2 at a time; divides heads_q
   int32_t total_q;
 };
 

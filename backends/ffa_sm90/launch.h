@@ -55,8 +55,8 @@ struct BackwardCall {
   TensorView q, k, v, out, dout;  // out and dout: head and token strides multiples of 16 bytes, too
   const float* lse = nullptr;     // [tokens_q, heads_q]
   TensorView dq, dk, dv;
-  void* workspace = nullptr;      // backward_workspace_bytes, 256-byte aligned
-  float softmax_scale = 1.0f;     // > 0
+  void* workspace = nullptr;   // backward_workspace_bytes, 256-byte aligned
+  float softmax_scale = 1.0f;  // > 0
   DeviceBackwardPlan plan;
 };
 

@@ -10,7 +10,7 @@
 
 namespace attnmux::ffa_sm90 {
 
-using RowBits = std::array<uint64_t, 2>;    // attended keys of one query, relative to the tile
+using RowBits = std::array<uint64_t, 2>;  // attended keys of one query, relative to the tile
 using TileBits = std::array<RowBits, kTile>;
 
 // Bits [begin, end) of 64.

@@ -151,4 +151,11 @@ inline __device__ void store_matrix_x4(uint32_t smem, uint32_t a, uint32_t b, ui
                : "memory");
 }
 
+inline __device__ void load_matrix_x4(uint32_t smem, uint32_t (&x)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+               : "r"(smem)
+               : "memory");
+}
+
 }  // namespace attnmux::ffa_sm90
