@@ -1,0 +1,70 @@
+#include "ffa_sm90/prepared.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "ffa_sm90/backward_plan.h"
+#include "ffa_sm90/cuda_check.h"
+#include "ffa_sm90/forward_plan.h"
+
+namespace attnmux::ffa_sm90 {
+namespace {
+
+// Arrays behind one another, each at a multiple of 256 bytes.
+class Blob {
+ public:
+  template <class T>
+  size_t append(const std::vector<T>& values) {
+    const size_t offset = (bytes_.size() + 255) / 256 * 256;
+    bytes_.resize(offset + values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(bytes_.data() + offset, values.data(), values.size() * sizeof(T));
+    return offset;
+  }
+
+  at::Tensor upload(const at::Device& device) {
+    return at::from_blob(bytes_.data(), {static_cast<int64_t>(bytes_.size())}, at::kByte).to(device);
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+void require_hopper(int32_t device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for the compute capability");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "asking for the compute capability");
+  if (major == 9 && minor == 0) return;
+  throw Error(ErrorCode::kUnsupported, "magi: GPU " + std::to_string(device) + " is of compute capability " +
+                                           std::to_string(major) + "." + std::to_string(minor) +
+                                           "; the kernels are built for 9.0 (sm_90a) alone; choose another backend");
+}
+
+}  // namespace
+
+FfaPrepared::FfaPrepared(const AttnMaskSpec& mask, const AttentionShape& shape)
+    : shape_(shape), total_q_(mask.total_q()), total_k_(mask.total_k()) {
+  require_hopper(shape.device_index);
+  const TilePlan tiles = make_tile_plan(mask, {.q = kTile, .k = kTile});
+  const ForwardPlan forward = make_forward_plan(tiles);
+  const BackwardPlan backward =
+      make_backward_plan(tiles, transpose(tiles), backward_rows(static_cast<int>(shape.head_dim)));
+  Blob blob;
+  const size_t q_records = blob.append(forward.records), k_records = blob.append(backward.records);
+  const size_t q_entries = blob.append(forward.entries), k_entries = blob.append(backward.entries);
+  const size_t q_masks = blob.append(forward.masks), k_masks = blob.append(backward.masks);
+  blob_ = blob.upload(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(shape.device_index)));
+  const char* base = static_cast<const char*>(blob_.const_data_ptr());
+  forward_plan_ = {.records = reinterpret_cast<const QTileRecord*>(base + q_records),
+                   .entries = reinterpret_cast<const int2*>(base + q_entries),
+                   .masks = base + q_masks,
+                   .num_q_tiles = tiles.num_q_tiles};
+  backward_plan_ = {.records = reinterpret_cast<const KTileRecord*>(base + k_records),
+                    .entries = reinterpret_cast<const int2*>(base + k_entries),
+                    .masks = base + k_masks,
+                    .num_k_tiles = tiles.num_k_tiles};
+}
+
+}  // namespace attnmux::ffa_sm90

@@ -1,0 +1,34 @@
+// A mask prepared for the kernels: its plans in the memory of one GPU.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "attnmux/backend.h"
+#include "ffa_sm90/launch.h"
+
+namespace attnmux::ffa_sm90 {
+
+class FfaPrepared final : public Prepared {
+ public:
+  // Throws Error(kUnsupported) for a GPU that is not of compute capability 9.0.
+  FfaPrepared(const AttnMaskSpec& mask, const AttentionShape& shape);
+
+  const AttentionShape& shape() const { return shape_; }
+  int64_t total_q() const { return total_q_; }
+  int64_t total_k() const { return total_k_; }
+  const DeviceForwardPlan& forward_plan() const { return forward_plan_; }
+  const DeviceBackwardPlan& backward_plan() const { return backward_plan_; }
+
+  // Keeps the plans' memory from being reused before `stream` is done with them.
+  void used_on(const c10::Stream& stream) const { blob_.record_stream(stream); }
+
+ private:
+  AttentionShape shape_;
+  int64_t total_q_ = 0;
+  int64_t total_k_ = 0;
+  at::Tensor blob_;  // both plans, one upload
+  DeviceForwardPlan forward_plan_;
+  DeviceBackwardPlan backward_plan_;
+};
+
+}  // namespace attnmux::ffa_sm90
