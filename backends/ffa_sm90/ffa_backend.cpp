@@ -178,8 +178,8 @@ class FfaBackend final : public AttentionBackend {
                   "magi: prepared for " + std::to_string(prepared.total_q()) + " queries, " +
                       std::to_string(prepared.total_k()) + " keys, " + std::to_string(shape.heads_q) + ":" +
                       std::to_string(shape.heads_kv) + " heads of " + std::to_string(shape.head_dim) + " on GPU " +
-                      std::to_string(shape.device_index) + ", called with " + std::to_string(q.size(0)) +
-                      " queries, " + std::to_string(k.size(0)) + " keys, " + std::to_string(q.size(1)) + ":" +
+                      std::to_string(shape.device_index) + ", called with " + std::to_string(q.size(0)) + " queries, " +
+                      std::to_string(k.size(0)) + " keys, " + std::to_string(q.size(1)) + ":" +
                       std::to_string(k.size(1)) + " heads of " + std::to_string(q.size(2)) + " on GPU " +
                       std::to_string(q.device().index()) + "; prepare the mask for this shape and device");
     }
