@@ -55,8 +55,10 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
   using L = FwdLayout<kHeadDim>;
   const bool leader = threadIdx.x == 0;
   Ring q, k, v;
-  const int items = params.num_q_tiles * params.heads_q;
+  const int items = params.num_q_tiles * params.heads_q, blocks = gridDim.x;
   const int section_items = params.num_q_tiles * params.section_heads;
+  // The counter holds anything where every item has its own block.
+  const auto claim = [&] { return items > blocks ? blocks + atomicAdd(params.counter, 1) : items; };
   int item = blockIdx.x;
   while (item < items) {
     const int section = item / section_items;
@@ -119,10 +121,10 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
     const int2* entry = params.entries + record.begin;
     int tile = 0, run_left = 0, next = 0;
     // Claimed late, so that no item waits behind this one while another block is free, yet before its number is needed.
-    if (leader && tiles < 2) next = gridDim.x + atomicAdd(params.counter, 1);
+    if (leader && tiles < 2) next = claim();
 #pragma unroll 1
     for (int i = 0; i < tiles; ++i) {
-      if (leader && i == tiles - 2) next = gridDim.x + atomicAdd(params.counter, 1);
+      if (leader && i == tiles - 2) next = claim();
       const int previous = tile;
       int mask = -1;
       if (run_left > 0) {

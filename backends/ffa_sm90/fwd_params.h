@@ -26,7 +26,7 @@ struct FwdParams {
   const QTileRecord* records;       // [num_q_tiles], the most expensive first
   const int2* entries;
   const char* masks;  // [distinct partial tiles, kMaskTileBytes]
-  int32_t* counter;   // 0 at launch: items handed out beyond the first of each block
+  int32_t* counter;   // 0 at launch where items outnumber blocks: items claimed beyond the first of each block
   float* lse;         // [total_q, heads_q]
   float scale_log2;   // softmax_scale * log2(e)
   int32_t num_q_tiles;
