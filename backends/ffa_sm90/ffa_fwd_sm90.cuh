@@ -332,19 +332,21 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
       const bool moved = subtract_reference(s, rows, scale_log2);
-      if (moved) move_reference(s, rows, alpha);
-      exponentiate<0, kExpBeforeWait>(s, part);
-      pin<kExpBeforeWait>(s);
-      // The wait stands in both branches, behind a jump: in one block the assembler would move it before the
-      // exponentials, which are to run under the product in flight. The rest of them hides the packing.
+      // The first exponentials stand in both branches, and a jump behind them: in one block the assembler would move
+      // the wait before them, and they are to run under the product in flight. The wait itself stands outside, for all
+      // warps of the group have to execute the same one.
       if (moved) {
-        wgmma_wait<0>();
-        pin(o);
+        move_reference(s, rows, alpha);
+        exponentiate<0, kExpBeforeWait>(s, part);
+      } else {
+        exponentiate<0, kExpBeforeWait>(s, part);
+        pin<kExpBeforeWait>(s);
+      }
+      wgmma_wait<0>();
+      pin(o);
+      if (moved) {
 #pragma unroll
         for (int i = 0; i < kO; ++i) o[i] *= alpha[(i >> 1) & 1];
-      } else {
-        wgmma_wait<0>();
-        pin(o);
       }
       warp_arrive(smem + L::kVEmpty + v.slot * 8);
       v.advance();
