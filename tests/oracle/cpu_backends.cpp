@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "flash/flash_backend.h"
 #include "reference/reference_backend.h"
@@ -34,10 +35,10 @@ std::vector<CpuBackend> cpu_backends() {
       {.name = "flash", .backend = make_flash_backend(), .only_packed_documents = true, .only_equal_head_dims = true},
       {.name = "magi", .backend = make_magi_backend()},
   };
-  if (best_cpu_isa() > CpuIsa::kGeneric)
-    backends.push_back({.name = "magi_generic", .backend = make_magi_backend(CpuIsa::kGeneric)});
-  if (best_cpu_isa() > CpuIsa::kAvx2)
-    backends.push_back({.name = "magi_avx2", .backend = make_magi_backend(CpuIsa::kAvx2)});
+  for (auto [name, isa] :
+       {std::pair{"magi_generic", CpuIsa::kGeneric}, {"magi_avx2", CpuIsa::kAvx2}, {"magi_avx512", CpuIsa::kAvx512}}) {
+    if (isa < best_cpu_isa()) backends.push_back({.name = name, .backend = make_magi_backend(isa)});
+  }
   return backends;
 }
 
