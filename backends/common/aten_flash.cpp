@@ -10,6 +10,7 @@ namespace attnmux {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // THD to the kernel's [1, heads, tokens, head_dim], without a copy where the kernel reads the strides right.
 at::Tensor to_kernel(const at::Tensor& thd) {
@@ -64,7 +65,11 @@ ForwardResult aten_flash_forward(const ForwardArgs& args, const AtenFlashOptions
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
       to_kernel(scale.apply(args.q)), to_kernel(args.k), to_kernel(args.v), /*dropout_p=*/0.0, options.is_causal,
       options.attn_mask, scale.softmax_scale);
-  return {.out = to_thd(out), .lse = to_thd(lse)};
+  ForwardResult result = {.out = to_thd(out), .lse = to_thd(lse)};
+  // An infinite score makes NaN, but the kernel's exponential for bf16 and fp16 turns it into 0.
+  const at::Tensor overflowed = result.lse == kInfinity;
+  if (overflowed.any().item<bool>()) result.out.masked_fill_(overflowed.unsqueeze(2), kNan);
+  return result;
 }
 
 BackwardResult aten_flash_backward(const BackwardArgs& args, const AtenFlashOptions& options) {

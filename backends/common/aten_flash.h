@@ -3,8 +3,8 @@
 //   ForwardResult result = aten_flash_forward(args, {.is_causal = true});
 //
 // Guards what the kernel itself does not: it takes a last dimension with a stride other than 1 for a contiguous one
-// (silently wrong results), divides by zero without queries, keys or heads, and returns NaN for a causal mask with a
-// softmax_scale that is not positive. Any thread.
+// (silently wrong results), divides by zero without queries, keys or heads, returns NaN for a causal mask with a
+// softmax_scale that is not positive, and in bf16 and fp16 hides an infinite score. Any thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>

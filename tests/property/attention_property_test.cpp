@@ -192,11 +192,11 @@ TEST_P(AttentionProperty, BackendsAgreeWithTheOracle) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, AttentionProperty,
-                         ::testing::Values(Precision{"fp32", DType::kFloat32, 3000},
-                                           Precision{"fp32_on_two_threads", DType::kFloat32, 100, /*threads=*/2},
+                         ::testing::Values(Precision{"fp32", DType::kFloat32, 2500},
+                                           Precision{"fp32_on_two_threads", DType::kFloat32, 60, /*threads=*/2},
                                            Precision{"fp64", DType::kFloat64, 500},
-                                           Precision{"bf16", DType::kBFloat16, 1200},
-                                           Precision{"fp16", DType::kFloat16, 600}),
+                                           Precision{"bf16", DType::kBFloat16, 800},
+                                           Precision{"fp16", DType::kFloat16, 400}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -36,6 +36,9 @@ OracleInputs random_inputs(const AttnMaskSpec& mask, int64_t heads_q, int64_t he
           .softmax_scale = 1 / std::sqrt(static_cast<double>(head_dim))};
 }
 
+// bf16: four roundings of each term of a sum.
+double relative_tolerance(at::ScalarType dtype) { return dtype == at::kBFloat16 ? 4 * 0x1p-8 : 1e-5; }
+
 class BackendEdge : public ::testing::TestWithParam<CpuBackend> {
  protected:
   void SetUp() override {
@@ -72,8 +75,12 @@ class BackendEdge : public ::testing::TestWithParam<CpuBackend> {
     expect("dv", got.dv, want.dv, relative_backward);
   }
 
+  // In fp32 and bf16, for they may run on kernels of their own.
   void expect_right(const AttnMaskSpec& mask, int64_t head_dim = 8) const {
-    expect_right(mask, random_inputs(mask, 4, 2, head_dim));
+    for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      SCOPED_TRACE(at::toString(dtype));
+      expect_right(mask, random_inputs(mask, 4, 2, head_dim, dtype), relative_tolerance(dtype));
+    }
   }
 };
 
@@ -122,10 +129,12 @@ const std::vector<LongCase>& long_cases() {
                                                    {.q = {100, 900}, .k = {200, 1100}, .type = MaskType::kInvCausal},
                                                    {.q = {640, 1151}, .k = {1000, 1151}}},
                                                   1151, 1151)}) {
-      const OracleInputs in = random_inputs(mask, 8, 8, 8);
-      const OracleInputs exact = {in.q.to(at::kDouble), in.k.to(at::kDouble), in.v.to(at::kDouble),
-                                  in.dout.to(at::kDouble), in.softmax_scale};
-      list.push_back({mask, in, run(*cpu_backends()[0].backend, mask, exact)});
+      for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const OracleInputs in = random_inputs(mask, 8, 8, 8, dtype);
+        const OracleInputs exact = {in.q.to(at::kDouble), in.k.to(at::kDouble), in.v.to(at::kDouble),
+                                    in.dout.to(at::kDouble), in.softmax_scale};
+        list.push_back({mask, in, run(*cpu_backends()[0].backend, mask, exact)});
+      }
     }
     return list;
   }();
@@ -134,12 +143,13 @@ const std::vector<LongCase>& long_cases() {
 
 TEST_P(BackendEdge, LongerThanASegmentOfTiles) {
   for (const auto& [mask, inputs, want] : long_cases()) {
-    SCOPED_TRACE(to_string(classify(mask)));
+    SCOPED_TRACE(std::string(to_string(classify(mask))) + " " + at::toString(inputs.q.scalar_type()));
     if (!takes(mask, inputs)) continue;
+    const double relative = relative_tolerance(inputs.q.scalar_type());
     const AttentionResults got = run(backend(), mask, inputs);
-    const auto expect = [](const char* name, const at::Tensor& result, const at::Tensor& expected) {
+    const auto expect = [&](const char* name, const at::Tensor& result, const at::Tensor& expected) {
       const double largest = expected.masked_fill(expected == -kInfinity, 0).abs().max().item<double>();
-      EXPECT_TRUE(close(result, expected, {.absolute = 1e-5 * largest})) << name;
+      EXPECT_TRUE(close(result, expected, {.absolute = relative * largest})) << name;
     };
     expect("out", got.out, want.out);
     expect("lse", got.lse, want.lse);
@@ -176,7 +186,7 @@ TEST_P(BackendEdge, OneElementBehindAnAlignedAddress) {
       const at::Tensor shifted = at::empty({tensor->numel() + 1}, tensor->options()).slice(0, 1).view(tensor->sizes());
       *tensor = shifted.copy_(*tensor);
     }
-    expect_right(mask, inputs, dtype == at::kBFloat16 ? 4 * 0x1p-8 : 1e-5);
+    expect_right(mask, inputs, relative_tolerance(dtype));
   }
 }
 
@@ -206,36 +216,47 @@ TEST_P(BackendEdge, ScalesThatAreNotPositive) {
 
 // No backend may hide a NaN or an infinity from the rows that attend it: a training run stops on the loss it spoils.
 // Rows that do not attend it may be spoilt, too (a masked product is still a product).
-TEST_P(BackendEdge, NanReachesTheRowsThatAttendIt) {
-  const AttnMaskSpec mask = causal_mask(40, 40);
-  for (double poison : {kNan, kInfinity}) {
-    SCOPED_TRACE(poison);
-    for (const char* where : {"q", "k", "v"}) {
-      SCOPED_TRACE(where);
-      OracleInputs inputs = random_inputs(mask, 1, 1, 8);
-      at::Tensor& tensor = *where == 'q' ? inputs.q : *where == 'k' ? inputs.k : inputs.v;
-      tensor[20][0][3] = poison;
-      // An infinite score of the wrong sign is an ordinary zero of the softmax.
-      if (*where == 'q') inputs.k.slice(2, 3, 4).abs_();
-      if (*where == 'k') inputs.q.slice(2, 3, 4).abs_();
-      const ForwardResult result =
-          backend().forward(*backend().prepare(mask, shape_of(inputs)),
-                            {.q = inputs.q, .k = inputs.k, .v = inputs.v, .softmax_scale = inputs.softmax_scale});
-      const at::Tensor finite_rows = result.out.isfinite().all(2).squeeze(1);
-      for (int64_t row = 20; row < (*where == 'q' ? 21 : 40); ++row)
-        EXPECT_FALSE(finite_rows[row].item<bool>()) << "row " << row << " hides it";
+class BackendEdgeNonFinite : public BackendEdge {
+ protected:
+  // `poison` in one element of q, k or v of token 20.
+  void expect_spoilt_rows(double poison, char where, at::ScalarType dtype) const {
+    const AttnMaskSpec mask = causal_mask(40, 40);
+    const OracleInputs inputs = random_inputs(mask, 1, 1, 8, dtype);
+    (where == 'q' ? inputs.q : where == 'k' ? inputs.k : inputs.v)[20][0][3] = poison;
+    // An infinite score of the wrong sign is an ordinary zero of the softmax.
+    if (where == 'q') inputs.k.slice(2, 3, 4).abs_();
+    if (where == 'k') inputs.q.slice(2, 3, 4).abs_();
+    const ForwardResult result =
+        backend().forward(*backend().prepare(mask, shape_of(inputs)),
+                          {.q = inputs.q, .k = inputs.k, .v = inputs.v, .softmax_scale = inputs.softmax_scale});
+    const at::Tensor finite_rows = result.out.isfinite().all(2).squeeze(1);
+    for (int64_t row = 20; row < (where == 'q' ? 21 : 40); ++row)
+      EXPECT_FALSE(finite_rows[row].item<bool>()) << "row " << row << " hides it";
+  }
+};
+
+TEST_P(BackendEdgeNonFinite, ReachesTheRowsThatAttendIt) {
+  for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (double poison : {kNan, kInfinity}) {
+      for (char where : {'q', 'k', 'v'}) {
+        SCOPED_TRACE(std::string(at::toString(dtype)) + " " + std::to_string(poison) + " in " + where);
+        expect_spoilt_rows(poison, where, dtype);
+      }
     }
   }
 }
 
-TEST_P(BackendEdge, NanReachesTheGradients) {
+TEST_P(BackendEdgeNonFinite, ReachesTheGradients) {
   const AttnMaskSpec mask = causal_mask(40, 40);
-  OracleInputs inputs = random_inputs(mask, 1, 1, 8);
-  inputs.dout[20][0][3] = kNan;
-  const AttentionResults got = run(backend(), mask, inputs);
-  EXPECT_FALSE(got.dq[20].isfinite().any().item<bool>());
-  EXPECT_FALSE(got.dk.slice(0, 0, 21).isfinite().all(2).any().item<bool>());
-  EXPECT_FALSE(got.dv.slice(0, 0, 21).isfinite().all(2).any().item<bool>());
+  for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    SCOPED_TRACE(at::toString(dtype));
+    OracleInputs inputs = random_inputs(mask, 1, 1, 8, dtype);
+    inputs.dout[20][0][3] = kNan;
+    const AttentionResults got = run(backend(), mask, inputs);
+    EXPECT_FALSE(got.dq[20].isfinite().any().item<bool>());
+    EXPECT_FALSE(got.dk.slice(0, 0, 21).isfinite().all(2).any().item<bool>());
+    EXPECT_FALSE(got.dv.slice(0, 0, 21).isfinite().all(2).any().item<bool>());
+  }
 }
 
 TEST_P(BackendEdge, InputsStayAsTheyWere) {
@@ -338,6 +359,8 @@ TEST(FlashBackend, MaskBeyondItsFamiliesIsRefusedByName) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(, BackendEdgeNonFinite, ::testing::ValuesIn(cpu_backends()),
+                         [](const auto& info) { return info.param.name; });
 INSTANTIATE_TEST_SUITE_P(, BackendEdge, ::testing::ValuesIn(cpu_backends()),
                          [](const auto& info) { return info.param.name; });
 
