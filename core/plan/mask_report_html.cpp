@@ -13,7 +13,8 @@ constexpr const char* kStyle =
     "h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}"
     "table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;text-align:left;border-bottom:1px solid "
     "#dde2ea;"
-    "vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.9em}"
+    "vertical-align:top}.row th{font-weight:normal;color:#5b6575}.row{display:flex;flex-wrap:wrap;column-gap:4rem}"
+    "td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.9em}"
     "figure{margin:1rem 0}svg{max-width:100%;height:auto}p.note{color:#5b6575}";
 
 std::string escaped(const std::string& text) {
@@ -84,25 +85,25 @@ std::string mask_report_html(const AttnMaskSpec& mask, const MaskReport& report,
       "content=\"width=device-width\"><title>" +
       escaped(title) + " - attnmux plan</title><style>" + kStyle + "</style></head><body>\n<h1>Mask " + escaped(title) +
       "</h1>\n<figure>" + mask_to_svg(mask, {.size_px = 720}) + "</figure>\n";
-  html += "<h2>Mask</h2>\n<table>" + row("queries", count(report.total_q)) + row("keys", count(report.total_k)) +
-          row("attended pairs", count(report.area)) + row("of all pairs", percent(report.density)) +
-          row("family", std::string(to_string(report.family))) +
+  html += "<div class=\"row\"><section><h2>Mask</h2>\n<table>" + row("queries", count(report.total_q)) +
+          row("keys", count(report.total_k)) + row("attended pairs", count(report.area)) +
+          row("of all pairs", percent(report.density)) + row("family", std::string(to_string(report.family))) +
           row("queries without keys", count(report.rows_without_keys)) +
           row("slices", count(static_cast<int64_t>(mask.slices().size()))) +
-          row("hash", "<code>" + to_string(report.hash) + "</code>") + "</table>\n";
-  if (!report.overlaps.empty()) {
-    html += "<p class=\"note\">Slices overlap; a pair covered twice counts once:</p><ul>\n";
-    for (const std::string& line : report.overlaps) html += "<li>" + escaped(line) + "</li>\n";
-    html += "</ul>\n";
-  }
-  html += "<h2>Tile plan</h2>\n<table>" +
+          row("hash", "<code>" + to_string(report.hash) + "</code>") + "</table></section>\n";
+  html += "<section><h2>Tile plan</h2>\n<table>" +
           row("tile", std::to_string(tiles.shape.q) + " queries x " + std::to_string(tiles.shape.k) + " keys") +
           row("tiles, all pairs attended", count(tiles.unmasked_tiles)) +
           row("tiles, some pairs attended", count(tiles.partial_tiles)) +
           row("tiles never visited", count(tiles.empty_tiles)) + row("runs", count(tiles.runs)) +
           row("distinct partial tiles stored", count(tiles.distinct_masks)) + row("bytes", count(tiles.bytes)) +
           row("attended pairs / pairs of visited tiles", percent(tiles.efficiency)) +
-          row("time to plan, median", plan_ms) + "</table>\n";
+          row("time to plan, median", plan_ms) + "</table></section></div>\n";
+  if (!report.overlaps.empty()) {
+    html += "<p class=\"note\">Slices overlap; a pair covered twice counts once:</p><ul>\n";
+    for (const std::string& line : report.overlaps) html += "<li>" + escaped(line) + "</li>\n";
+    html += "</ul>\n";
+  }
   return html + "<h2>Slices</h2>\n" + slice_table(mask) + "</body></html>\n";
 }
 

@@ -1,6 +1,6 @@
 #include "glob.h"
 
-#include "attnmux/selection.h"
+#include "attnmux/selection_policy.h"
 
 namespace attnmux {
 

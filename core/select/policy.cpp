@@ -1,6 +1,5 @@
 #include <cstdlib>
 
-#include "attnmux/error.h"
 #include "attnmux/log.h"
 #include "attnmux/selection_policy.h"
 
@@ -10,14 +9,6 @@ namespace {
 constexpr const char* kOverride = "ATTNMUX_ATTN_IMPLEMENTATION";
 
 }  // namespace
-
-SelectionPolicy policy_from_attn_implementation(const std::string& implementation, const std::string& origin) {
-  if (implementation.empty()) throw Error(ErrorCode::kConfig, origin + ": the backend's name is empty");
-  // A vision tower brings full masks and other head sizes than the text model: sdpa takes them, as in the reference
-  // system, which puts its own kernel on the language modules only.
-  return {.rules = {{.match = "**", .role = "language", .backend = implementation, .origin = origin, .derived = true},
-                    {.match = "**", .role = "vision", .backend = "sdpa", .origin = origin, .derived = true}}};
-}
 
 SelectionPolicy resolve_policy(const PolicySources& sources) {
   SelectionPolicy policy;

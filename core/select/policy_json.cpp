@@ -26,6 +26,14 @@ void read(const nlohmann::json& object, const char* key, const std::string& show
 
 }  // namespace
 
+SelectionPolicy policy_from_attn_implementation(const std::string& implementation, const std::string& origin) {
+  if (implementation.empty()) throw Error(ErrorCode::kConfig, origin + ": the backend's name is empty");
+  // A vision tower brings full masks and other head sizes than the text model: sdpa takes them, as in the reference
+  // system, which puts its own kernel on the language modules only.
+  return {.rules = {{.match = "**", .role = "language", .backend = implementation, .origin = origin, .derived = true},
+                    {.match = "**", .role = "vision", .backend = "sdpa", .origin = origin, .derived = true}}};
+}
+
 std::optional<SelectionPolicy> policy_from_config_json(const std::string& json, const std::string& file_name) {
   nlohmann::json config;
   try {

@@ -56,7 +56,7 @@ const Refused kRefused[] = {
     {"flag_twice", {"plan", "--mask", "causal:4", "--mask", "causal:5"}, 2, {"--mask", "more than once"}},
     {"required_flag_missing", {"plan", "--json"}, 2, {"--mask", "required"}},
     {"value_missing", {"plan", "--mask"}, 2, {"--mask", "missing"}},
-    {"not_a_number", {"plan", "--mask", "causal:4", "--tile", "x"}, 2, {"--tile", "'x'"}},
+    {"not_a_number", {"plan", "--mask", "causal:4", "--tile", "x"}, 2, {"--tile", "\"x\"", "whole number"}},
     {"stray_word", {"plan", "causal:4"}, 2, {"\"causal:4\"", "flags only"}},
     {"tile_no_power_of_two", {"plan", "--mask", "causal:4", "--tile", "100"}, 2, {"--tile 100", "power of two"}},
     {"plan_over_ranks", {"plan", "--mask", "causal:4", "--cp", "4"}, 2, {"--cp 4", "not built yet"}},
@@ -69,6 +69,9 @@ const Refused kRefused[] = {
     {"mask_negative", plan_of("causal:-4"), 2, {"-4"}},
     {"mask_file_missing", plan_of("nowhere.json"), 2, {"nowhere.json"}},
     {"window_key", plan_of("window:8,lefd=1,right=0"), 2, {"lefd", "left"}},
+    {"bench_what", {"bench", "paln", "--mask", "causal:8"}, 2, {"\"paln\"", "did you mean \"plan\"?"}},
+    {"bench_comm", {"bench", "comm"}, 2, {"one rank"}},
+    {"bench_plan_reps", {"bench", "plan", "--mask", "causal:8", "--reps", "0"}, 2, {"--reps 0"}},
     {"bench_dtype", {"bench", "--mask", "causal:8", "--backends", "sdpa", "--dtype", "bf61"}, 2, {"bf61", "\"bf16\""}},
     {"bench_heads", {"bench", "--mask", "causal:8", "--backends", "sdpa", "--heads", "9:2"}, 2, {"9:2", "multiple"}},
     {"bench_device",
@@ -173,6 +176,16 @@ TEST(Plan, BadMaskFilesAreNamedWithTheirKey) {
     EXPECT_EQ(finished.out, "") << text;
     EXPECT_THAT(finished.err, AllOf(HasSubstr(expected), HasSubstr("mask.json"))) << text;
   }
+}
+
+TEST(Bench, PlanMeasuresEachMaskAndTile) {
+  const json rows =
+      answer({"bench", "plan", "--mask", "causal:1000;full:64", "--tile", "64,128", "--reps", "2", "--json"});
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_EQ(rows[1]["mask"], "causal:1000");
+  EXPECT_EQ(rows[1]["tile"], 128);
+  EXPECT_EQ(rows[1]["area"], 500500);
+  EXPECT_GE(rows[1]["plan_ms"].get<double>(), 0);
 }
 
 TEST(Output, AFullStdoutIsAFailure) {

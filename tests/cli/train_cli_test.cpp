@@ -177,6 +177,16 @@ TEST_F(TrainCli, ScoreWritesLogitsInTokenOrder) {
   EXPECT_EQ(logits.scalar_type(), at::kFloat);
 }
 
+TEST_F(TrainCli, BenchTrainMeasuresSteps) {
+  const Finished finished = run_program({"bench", "train", "--model", folder.file("model"), "--config", config,
+                                         "--seq-len", "32", "--documents", "2", "--reps", "2", "--json"});
+  ASSERT_EQ(finished.status, 0) << finished.err;
+  const json rows = json::parse(finished.out, nullptr, /*allow_exceptions=*/false);
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_GT(rows[0]["tokens_per_s"].get<double>(), 0);
+  EXPECT_EQ(rows[0]["backends"]["sdpa"], 2);
+}
+
 struct BadScore {
   const char* name;
   std::vector<std::string> arguments;

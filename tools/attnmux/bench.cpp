@@ -1,6 +1,4 @@
-#include <charconv>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "attnmux/attention_bench.h"
 #include "attnmux/device.h"
@@ -9,31 +7,12 @@
 #include "attnmux/plugin_loader.h"
 #include "attnmux/spelling.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/values.h"
 
 namespace attnmux::tool {
 namespace {
 
 using nlohmann::ordered_json;
-
-std::vector<std::string> split(const std::string& text, char separator, const std::string& flag) {
-  std::vector<std::string> parts;
-  std::istringstream stream(text);
-  for (std::string part; std::getline(stream, part, separator);) {
-    if (part.empty()) throw Error(ErrorCode::kUsage, "--" + flag + " \"" + text + "\" holds an empty entry");
-    parts.push_back(part);
-  }
-  if (parts.empty()) throw Error(ErrorCode::kUsage, "--" + flag + " is empty");
-  return parts;
-}
-
-int64_t whole_number(const std::string& text, const std::string& flag) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw Error(ErrorCode::kUsage, "--" + flag + ": \"" + text + "\" is not a whole number");
-  }
-  return value;
-}
 
 DType dtype_of(const std::string& name) {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64}) {
@@ -82,17 +61,32 @@ std::vector<std::string> to_cells(const AttentionBenchRow& row, const std::strin
 }  // namespace
 
 int run_bench(const Arguments& arguments) {
+  if (!arguments.empty()) {
+    const Arguments rest(arguments.begin() + 1, arguments.end());
+    if (arguments.front() == "plan") return run_bench_plan(rest);
+    if (arguments.front() == "train") return run_bench_train(rest);
+    if (arguments.front() == "comm") {
+      throw Error(ErrorCode::kUsage,
+                  "attnmux bench comm: this version runs on one rank, so that there is no communication to measure");
+    }
+    if (!arguments.front().starts_with("-")) {
+      throw Error(ErrorCode::kUsage,
+                  "attnmux bench: " + unknown_word("benchmark", arguments.front(), {"plan", "train"}) +
+                      "; without a name it measures attention. See `attnmux bench --help`");
+    }
+  }
   std::string masks, backends, heads = "32:8", dtype = "bf16", device = "cpu";
   int64_t head_dim = 128, repetitions = 20;
   bool backward = false, json = false;
   Flags flags(
       {.name = "bench",
-       .usage = "--mask M[;M...] --backends A[,B...] [flags]",
+       .usage = "[plan | train] --mask M[;M...] --backends A[,B...] [flags]",
        .about =
            "Measures attention of several backends on random normal tensors, in one process and in turns. Per mask,\n"
            "backend and pass: median and least time, TFLOP/s (4 x attended pairs x heads x head_dim, 2.5 times that\n"
            "backward), the speed against the first backend named (above 1: faster than it; the median over rounds),\n"
-           "and the peak of memory that one call takes beyond its inputs. A backend that declines prints its reasons.",
+           "and the peak of memory that one call takes beyond its inputs. A backend that declines prints its reasons.\n"
+           "`attnmux bench plan` measures tile plans, `attnmux bench train` training steps.",
        .examples = {
            "attnmux bench --mask \"causal:4096;window:4096,left=511,right=0\" --backends magi,flash --heads 9:3 "
            "--head-dim 64 --dtype fp32 --backward",

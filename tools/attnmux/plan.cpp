@@ -6,6 +6,7 @@
 #include "attnmux/mask_report.h"
 #include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/values.h"
 
 namespace attnmux::tool {
 namespace {
@@ -61,20 +62,12 @@ void print(const AttnMaskSpec& mask, const MaskReport& report) {
   for (const std::string& line : report.overlaps) std::cout << "note: " << line << "; such pairs count once\n";
 }
 
-TileShape tile_shape(int64_t tile) {
-  if (tile < 16 || tile > 1024 || (tile & (tile - 1)) != 0) {
-    throw Error(ErrorCode::kUsage,
-                "attnmux plan --tile " + std::to_string(tile) + ": a power of two from 16 to 1024 is expected");
-  }
-  return {.q = static_cast<int32_t>(tile), .k = static_cast<int32_t>(tile)};
-}
-
 }  // namespace
 
 int run_plan(const Arguments& arguments) {
-  std::string mask_text, svg, html;
+  std::string mask_text, svg, html, tile = "128";
   int64_t cp = 1;
-  int64_t tile = 128;
+
   bool json = false;
   Flags flags(
       {.name = "plan",
@@ -89,7 +82,7 @@ int run_plan(const Arguments& arguments) {
                     "attnmux plan --mask window:8192,left=1023,right=0 --json | jq .mask.area"}});
   flags.add("mask", mask_text, Need::kRequired, "M", "the mask, as text or FILE.json");
   flags.add("cp", cp, "N", "ranks; this version plans for one");
-  flags.add("tile", tile, "T", "tokens a tile: a power of two from 16 to 1024");
+  flags.add("tile", tile, Need::kOptional, "T", "tokens a tile: a power of two from 16 to 1024");
   flags.add("json", json, "answer as one JSON document");
   flags.add("svg", svg, Need::kOptional, "FILE", "write the mask's picture");
   flags.add("html", html, Need::kOptional, "FILE", "write one page with picture and numbers; it opens offline");
@@ -100,7 +93,7 @@ int run_plan(const Arguments& arguments) {
                                        "not built yet. Leave --cp out");
   }
   const AttnMaskSpec mask = parse_mask(mask_text);
-  const MaskReport report = make_mask_report(mask, tile_shape(tile), /*repetitions=*/5);
+  const MaskReport report = make_mask_report(mask, parse_tile_shape(tile, "tile"), /*repetitions=*/5);
   if (!svg.empty()) write_file_atomically(svg, mask_to_svg(mask, {.title = mask_text}));
   if (!html.empty()) write_file_atomically(html, mask_report_html(mask, report, mask_text));
   if (json) {

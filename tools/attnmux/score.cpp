@@ -5,34 +5,16 @@
 #include <cmath>
 
 #include "attnmux/error.h"
-#include "attnmux/log.h"
 #include "attnmux/mask_io.h"
 #include "attnmux/plugin_loader.h"
-#include "attnmux/selection_policy.h"
 #include "attnmux/spelling.h"
-#include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/model_policy.h"
 
 namespace attnmux::tool {
 namespace {
 
-constexpr const char* kDefaultBackend = "magi";
 constexpr size_t kDocumentsShown = 20;
-
-// The rules of the TOML file and of config.json; where neither names a backend, the command's own default.
-SelectionPolicy policy_of(const std::string& model, const std::string& config) {
-  const std::string config_json = model + "/config.json";
-  SelectionPolicy policy = resolve_policy({.toml = config.empty() ? "" : read_whole_file(config),
-                                           .toml_file = config,
-                                           .config_json = read_whole_file(config_json),
-                                           .config_json_file = config_json});
-  if (policy.rules.empty()) {
-    log_info("neither --config nor config.json names an attention backend: the language attention is on " +
-             std::string(kDefaultBackend));
-    policy.rules = policy_from_attn_implementation(kDefaultBackend, "default of attnmux score").rules;
-  }
-  return policy;
-}
 
 at::ScalarType dtype_of(const std::string& name) {
   if (name == "fp32") return at::kFloat;
@@ -94,7 +76,7 @@ int run_score(const Arguments& arguments) {
   }
   ScoreOptions options{.dtype = dtype_of(dtype), .logits_file = logits};
   if (!mask.empty()) options.mask = parse_mask(mask);
-  const SelectionPolicy policy = policy_of(model, config);
+  const SelectionPolicy policy = model_policy(model, config);
   PluginRegistry registry;
   load_plugins({.files = policy.plugins}, registry);
 

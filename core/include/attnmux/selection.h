@@ -15,6 +15,7 @@
 #include "attnmux/hash.h"
 #include "attnmux/registry.h"
 #include "attnmux/request.h"
+#include "attnmux/selection_policy.h"
 
 namespace attnmux {
 
@@ -24,22 +25,6 @@ struct AttentionModule {
   std::string role;          // "language" or "vision"
   std::string mask_key;      // which armed mask it consumes; usually its role
   AttentionRequest request;  // what its calls may bring
-};
-
-struct SelectionRule {
-  std::string match;    // `*` one path segment, `**` any number of them
-  std::string role;     // only modules of this role; empty: all
-  std::string backend;  // a backend id, or "auto"
-  bool require_deterministic = false;
-  std::vector<std::string> fallback;  // tried in order when `backend` refuses; empty: refusal is fatal
-  std::string origin;                 // "train.toml:12:1", "config.json: _attn_implementation", "--set ..."
-  bool derived = false;               // follows from attn_implementation: may match no module
-};
-
-struct SelectionPolicy {
-  std::vector<SelectionRule> rules;  // the first that matches a module decides
-  bool strict = false;               // a written fallback that is taken is fatal too
-  std::vector<std::string> plugins;  // extra .so files to load, absolute or relative to the working directory
 };
 
 struct Rejection {
@@ -73,9 +58,6 @@ ATTNMUX_API AttentionRequest required_request(const AttentionModule& module, con
 
 // What every other backend answers to the request that decided; no reasons: it would take the module, too.
 ATTNMUX_API std::vector<Rejection> ask_others(const ModuleChoice& choice, const PluginRegistry& registry);
-
-// Does a rule's `match` cover a module path?
-ATTNMUX_API bool matches(const std::string& match, const std::string& path);
 
 // Throws one Error that lists every problem of every module: kUnmatchedModule, kDeadRule, kUnknownBackend,
 // kUnsupported.

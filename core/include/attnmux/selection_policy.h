@@ -1,4 +1,4 @@
-// Where the rules come from: TOML, a model's config.json, the environment. One of them decides (SEL-10).
+// The rules that choose backends, and where they come from: TOML, a model's config.json, the environment (SEL-10).
 //
 //   SelectionPolicy policy = resolve_policy({.toml = text, .toml_file = "train.toml",
 //                                            .config_json = json, .config_json_file = "model/config.json"});
@@ -11,11 +11,30 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "attnmux/export.h"
-#include "attnmux/selection.h"
 
 namespace attnmux {
+
+struct SelectionRule {
+  std::string match;    // `*` one path segment, `**` any number of them
+  std::string role;     // only modules of this role; empty: all
+  std::string backend;  // a backend id, or "auto"
+  bool require_deterministic = false;
+  std::vector<std::string> fallback;  // tried in order when `backend` refuses; empty: refusal is fatal
+  std::string origin;                 // "train.toml:12:1", "config.json: _attn_implementation", "--set ..."
+  bool derived = false;               // follows from attn_implementation: may match no module
+};
+
+struct SelectionPolicy {
+  std::vector<SelectionRule> rules;  // the first that matches a module decides
+  bool strict = false;               // a written fallback that is taken is fatal too
+  std::vector<std::string> plugins;  // extra .so files to load, absolute or relative to the working directory
+};
+
+// Does a rule's `match` cover a module path?
+ATTNMUX_API bool matches(const std::string& match, const std::string& path);
 
 // `attn_implementation = "magi"`: modules of role "language" on it, modules of role "vision" on sdpa.
 ATTNMUX_API SelectionPolicy policy_from_attn_implementation(const std::string& implementation,

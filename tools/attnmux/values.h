@@ -1,0 +1,20 @@
+// Values of flags that are more than a word. Each throws Error(kUsage) naming the flag and the value.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attnmux/tile_plan.h"
+
+namespace attnmux::tool {
+
+// Entries of a list such as "a;b"; none may be empty.
+std::vector<std::string> split(const std::string& text, char separator, const std::string& flag);
+
+int64_t whole_number(const std::string& text, const std::string& flag);
+
+// "128": square tiles, a power of two from 16 to 1024.
+TileShape parse_tile_shape(const std::string& text, const std::string& flag);
+
+}  // namespace attnmux::tool
