@@ -2,7 +2,7 @@
 // fp32. Probabilities are rounded to bf16 before they meet V, their sum is not.
 //
 //   S^T [keys, 32] = K (rows as they are) x Q^T (pairs, packed once)
-//   O^T [dv, 32] += V^T (transposed while packing) x P^T (pairs, made by the softmax)
+//   O^T [dv, 32] += V^T (transposed once, by amx_pack_keys) x P^T (pairs, made by the softmax)
 //
 // Head dims, keys and queries are padded to units of 32; everything else is as in forward.h.
 #pragma once
@@ -20,21 +20,15 @@ constexpr int64_t kVColumns = kKTile + kAmxPadding;
 
 struct AmxForwardScratch {
   ScratchParts parts;
-  BFloat16 *q_rows, *q_pairs;              // [32, d], [panels, d / 2, 32, 2]
-  BFloat16* k;                             // [kKTile, d]
-  BFloat16 *v_rows, *v_pairs, *v_columns;  // [kKTile, dv], [kKTile / 2, dv, 2], [dv, kVColumns]
-  float* scores;                           // [kKTile, 32]
-  BFloat16* p_pairs;                       // [kKTile / 2, 32, 2]
-  float *out, *out_rows;                   // [panels, dv, 32], [32, dv]
-  RowState<float>* state;                  // [panels]
+  BFloat16 *q_rows, *q_pairs;  // [32, d], [panels, d / 2, 32, 2]
+  float* scores;               // [kKTile, 32]
+  BFloat16* p_pairs;           // [kKTile / 2, 32, 2]
+  float *out, *out_rows;       // [panels, dv, 32], [32, dv]
+  RowState<float>* state;      // [panels]
 
   AmxForwardScratch(void* base, int64_t d, int64_t dv) : parts(base) {
     q_rows = parts.take<BFloat16>(kAmxUnit * d);
     q_pairs = parts.take<BFloat16>(kQTile * d);
-    k = parts.take<BFloat16>(kKTile * d);
-    v_rows = parts.take<BFloat16>(kKTile * dv);
-    v_pairs = parts.take<BFloat16>(kKTile * dv);
-    v_columns = parts.take<BFloat16>(kVColumns * dv);
     scores = parts.take<float>(kKTile * kAmxUnit);
     p_pairs = parts.take<BFloat16>(kKTile * kAmxUnit);
     out = parts.take<float>(kQTile * dv);
@@ -66,6 +60,29 @@ inline void amx_forward_panel(const PlanView& plan, int32_t mask_id, int32_t row
   amx_gemm(dv, kAmxUnit, keys, v_columns, kVColumns, s.p_pairs, 2 * kAmxUnit, out, kAmxUnit, /*add=*/true);
 }
 
+// K [kKTile, d], then V^T [dv, kVColumns].
+inline size_t amx_packed_tile_bytes(const ForwardProblem& p) {
+  return static_cast<size_t>(
+      (kKTile * round_up(p.dims.head_dim, kAmxUnit) + kVColumns * round_up(p.dims.head_dim_v, kAmxUnit)) *
+      sizeof(BFloat16));
+}
+
+inline void amx_pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_head) {
+  constexpr int64_t kKeys = 32;  // transposed at a time
+  const int64_t d = round_up(p.dims.head_dim, kAmxUnit), dv = round_up(p.dims.head_dim_v, kAmxUnit);
+  const int64_t begin = int64_t{k_tile} * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
+  BFloat16* const k = reinterpret_cast<BFloat16*>(packed_tile(p, k_tile, kv_head, amx_packed_tile_bytes(p)));
+  BFloat16* const v_columns = k + kKTile * d;
+  pack_bf16_rows(p.k, begin, keys, kKTile, kv_head, p.dims.head_dim, d, k);
+  alignas(64) BFloat16 rows[kKeys * 512], pairs[kKeys * 512];  // head_dim_v is at most 512
+  for (int64_t first = 0; first < kKTile; first += kKeys) {
+    const int64_t count = larger(0, smaller(kKeys, keys - first));
+    pack_bf16_rows(p.v, begin + first, count, kKeys, kv_head, p.dims.head_dim_v, dv, rows);
+    interleave_rows(rows, kKeys, dv, pairs);
+    transpose_pairs(pairs, dv, kKeys / 2, dv, v_columns + first, kVColumns / 2);
+  }
+}
+
 inline size_t amx_forward_scratch(const ForwardProblem& p) {
   return AmxForwardScratch(nullptr, round_up(p.dims.head_dim, kAmxUnit), round_up(p.dims.head_dim_v, kAmxUnit))
       .parts.used();
@@ -78,6 +95,7 @@ inline void amx_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, v
   const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
   const int64_t kv_head = head / group_size(p.dims);
   const float factor = score_factor(p.softmax_scale);
+  const size_t tile_bytes = amx_packed_tile_bytes(p);
   const AmxForwardScratch s(base, d, dv);
 
   for (int32_t row = 0; row < rows; row += kAmxUnit) {
@@ -90,20 +108,17 @@ inline void amx_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, v
   for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
     const TileRun run = p.plan.runs[r];
     Cover covers[kAmxPanels];
-    const Cover all = widen(cover_panels<float>(p.plan, run.mask_id, rows, covers));
+    cover_panels<float>(p.plan, run.mask_id, rows, covers);
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
-      const int64_t first_key = tile * kKTile + all.key_begin, padded = all.key_end - all.key_begin;
-      const int64_t keys = smaller(padded, p.dims.total_k - first_key);
-      pack_bf16_rows(p.k, first_key, keys, padded, kv_head, p.dims.head_dim, d, s.k);
-      pack_bf16_rows(p.v, first_key, keys, padded, kv_head, p.dims.head_dim_v, dv, s.v_rows);
-      interleave_rows(s.v_rows, padded, dv, s.v_pairs);
-      transpose_pairs(s.v_pairs, dv, padded / 2, dv, s.v_columns, kVColumns / 2);
+      const BFloat16* const k = reinterpret_cast<const BFloat16*>(packed_tile(p, tile, kv_head, tile_bytes));
+      const BFloat16* const v_columns = k + kKTile * d;
       for (int32_t row = 0; row < rows; row += kAmxUnit) {
         if (covers[row / kAmxUnit].empty()) continue;
         const Cover cover = widen(covers[row / kAmxUnit]);
-        const int64_t skip = cover.key_begin - all.key_begin;
-        amx_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, s.k + skip * d,
-                          s.v_columns + skip, s, s.out + row * dv, s.state[row / kAmxUnit]);
+        if (tile + 1 < run.tile + run.count)
+          prefetch_part(packed_tile(p, tile + 1, kv_head, tile_bytes), tile_bytes, row / kAmxUnit, kAmxPanels);
+        amx_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, k + cover.key_begin * d,
+                          v_columns + cover.key_begin, s, s.out + row * dv, s.state[row / kAmxUnit]);
       }
     }
   }

@@ -1,7 +1,7 @@
 // Forward pass of one (q tile, head): FlashAttention-2, algorithm 1 (arXiv 2307.08691), over the runs of a tile plan.
 //
+//   once: pack every k tile and kv head: K [kKTile, d], V [kKTile, dv]
 //   for each k tile of the plan that the q tile meets
-//     pack its attended keys: K [keys, d], V [keys, dv]
 //     for each panel of kPanel queries
 //       S^T [keys, kPanel] = K Q^T          one gemm, narrowed to the keys that the panel attends
 //       mask (partial tiles), online softmax down the rows
@@ -9,8 +9,10 @@
 //
 // Scores are kept transposed: a query is a vector lane, which makes softmax and masks plain vertical code, and lets
 // both products read their operands without repacking. Q is packed once, transposed and scaled.
-// Memory: scratch of a few tiles a worker; nothing grows with the sequence. One worker owns an output row: no atomics,
-// and the result does not depend on the number of threads.
+// Memory: a packed copy of K and V, head by head, and scratch of a few tiles a worker. The copy is linear in the length
+// and pays: in THD the rows of one head lie far apart, and every q tile would fetch them past the prefetcher again
+// (measured at 8192 tokens, 9 heads, d 64, fp32: a fifth of the time). One worker owns an output row: no atomics, and
+// the result does not depend on the number of threads.
 #pragma once
 
 #include "gemm.h"
@@ -30,8 +32,6 @@ struct ForwardScratch {
   ScratchParts parts;
   T* q_rows;           // [kPanel, d]
   T* q_columns;        // [panels, d, kPanel]
-  T* k;                // [kKTile, d]
-  T* v;                // [kKTile, dv]
   T* scores;           // [kKTile, kPanel]
   T* out;              // [kQTile, dv]
   RowState<T>* state;  // [panels]
@@ -39,8 +39,6 @@ struct ForwardScratch {
   ForwardScratch(void* base, int64_t d, int64_t dv) : parts(base) {
     q_rows = parts.take<T>(kPanel<T> * d);
     q_columns = parts.take<T>(kQTile * d);
-    k = parts.take<T>(kKTile * d);
-    v = parts.take<T>(kKTile * dv);
     scores = parts.take<T>(kKTile * kPanel<T>);
     out = parts.take<T>(kQTile * dv);
     state = parts.take<RowState<T>>(kPanels<T>);
@@ -96,6 +94,27 @@ inline void write_row(const ForwardProblem& p, int64_t token, int64_t r, int64_t
 }
 
 template <class S>
+size_t packed_tile_bytes(const ForwardProblem& p) {
+  using T = Compute<S>;
+  return static_cast<size_t>(kKTile * (round_up(p.dims.head_dim, kWidth<T>) + round_up(p.dims.head_dim_v, kWidth<T>)) *
+                             sizeof(T));
+}
+
+inline char* packed_tile(const ForwardProblem& p, int64_t k_tile, int64_t kv_head, size_t bytes) {
+  return static_cast<char*>(p.packed) + (kv_head * p.num_k_tiles + k_tile) * static_cast<int64_t>(bytes);
+}
+
+template <class S>
+void pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_head) {
+  using T = Compute<S>;
+  const int64_t d = round_up(p.dims.head_dim, kWidth<T>), dv = round_up(p.dims.head_dim_v, kWidth<T>);
+  const int64_t begin = int64_t{k_tile} * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
+  T* const k = reinterpret_cast<T*>(packed_tile(p, k_tile, kv_head, packed_tile_bytes<S>(p)));
+  pack_rows<S>(p.k, begin, keys, kv_head, p.dims.head_dim, d, k);
+  pack_rows<S>(p.v, begin, keys, kv_head, p.dims.head_dim_v, dv, k + kKTile * d);
+}
+
+template <class S>
 size_t forward_scratch(const ForwardProblem& p) {
   using T = Compute<S>;
   return ForwardScratch<T>(nullptr, round_up(p.dims.head_dim, kWidth<T>), round_up(p.dims.head_dim_v, kWidth<T>))
@@ -109,7 +128,8 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
   const int64_t begin = int64_t{q_tile} * kQTile;
   const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
   const int64_t kv_head = head / group_size(p.dims);
-  ForwardScratch<T> scratch(base, d, dv);
+  const size_t tile_bytes = packed_tile_bytes<S>(p);
+  const ForwardScratch<T> scratch(base, d, dv);
 
   pack_panels<S>(p.q, begin, rows, head, p.dims.head_dim, d, T(p.softmax_scale * kLog2E), scratch.q_rows,
                  scratch.q_columns);
@@ -119,17 +139,17 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
   for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
     const TileRun run = p.plan.runs[r];
     Cover covers[kPanels<T>];
-    const Cover all = cover_panels<T>(p.plan, run.mask_id, rows, covers);
+    cover_panels<T>(p.plan, run.mask_id, rows, covers);
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
-      const int64_t first_key = tile * kKTile + all.key_begin, keys = all.key_end - all.key_begin;
-      pack_rows<S>(p.k, first_key, keys, kv_head, p.dims.head_dim, d, scratch.k);
-      pack_rows<S>(p.v, first_key, keys, kv_head, p.dims.head_dim_v, dv, scratch.v);
+      const T* const k = reinterpret_cast<const T*>(packed_tile(p, tile, kv_head, tile_bytes));
+      const T* const v = k + kKTile * d;
       for (int32_t row = 0; row < rows; row += kPanel<T>) {
         const Cover& cover = covers[row / kPanel<T>];
         if (cover.empty()) continue;
-        const int64_t skip = cover.key_begin - all.key_begin;
+        if (tile + 1 < run.tile + run.count)
+          prefetch_part(packed_tile(p, tile + 1, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
         forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
-                      scratch.k + skip * d, scratch.v + skip * dv, scratch.scores, scratch.out + row * dv,
+                      k + cover.key_begin * d, v + cover.key_begin * dv, scratch.scores, scratch.out + row * dv,
                       scratch.state[row / kPanel<T>]);
       }
     }

@@ -6,7 +6,9 @@ namespace attnmux::tiled_cpu {
 
 KernelTable amx_kernels() {
   KernelTable table = avx512_kernels();
-  table.bfloat16 = {.forward_scratch = amx::amx_forward_scratch,
+  table.bfloat16 = {.packed_tile_bytes = amx::amx_packed_tile_bytes,
+                    .pack_keys = amx::amx_pack_keys,
+                    .forward_scratch = amx::amx_forward_scratch,
                     .forward = amx::amx_forward,
                     .backward_scratch = amx::amx_backward_scratch,
                     .delta = amx::delta<BFloat16>,

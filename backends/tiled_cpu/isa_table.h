@@ -7,7 +7,9 @@ namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
 template <class S>
-constexpr Kernels kKernels = {.forward_scratch = forward_scratch<S>,
+constexpr Kernels kKernels = {.packed_tile_bytes = packed_tile_bytes<S>,
+                              .pack_keys = pack_keys<S>,
+                              .forward_scratch = forward_scratch<S>,
                               .forward = forward<S>,
                               .backward_scratch = backward_scratch<S>,
                               .delta = delta<S>,

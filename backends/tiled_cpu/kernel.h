@@ -64,6 +64,8 @@ struct ForwardProblem {
   MutableView out;
   void* lse = nullptr;  // [total_q, heads_q], float or double
   double softmax_scale = 1.0;
+  int32_t num_k_tiles = 0;
+  void* packed = nullptr;  // [heads_kv, num_k_tiles], each a tile of keys and values as pack_keys lays it out
 };
 
 // `Segment`: neighbouring k tiles whose dK and dV one worker accumulates.
@@ -85,8 +87,10 @@ struct BackwardProblem {
 
 // One dtype's kernels for one instruction set. Scratch is one buffer a worker, aligned to 64 bytes.
 struct Kernels {
+  size_t (*packed_tile_bytes)(const ForwardProblem&);  // a multiple of 64
+  void (*pack_keys)(const ForwardProblem&, int32_t k_tile, int64_t kv_head);
   size_t (*forward_scratch)(const ForwardProblem&);
-  void (*forward)(const ForwardProblem&, int32_t q_tile, int64_t head, void* scratch);
+  void (*forward)(const ForwardProblem&, int32_t q_tile, int64_t head, void* scratch);  // after all of pack_keys
   size_t (*backward_scratch)(const BackwardProblem&);
   void (*delta)(const BackwardProblem&, int32_t q_tile, int64_t head, void* scratch);
   // Waits for the segment before it where both meet a q tile: segments of a head must be started in order.

@@ -132,16 +132,24 @@ class MagiBackend final : public AttentionBackend {
     const auto options = args.q.options();
     const at::Tensor out = at::empty({args.q.size(0), args.q.size(1), args.v.size(2)}, options);
     const at::Tensor lse = at::empty({args.q.size(0), args.q.size(1)}, options.dtype(compute_dtype(args.q)));
-    const ForwardProblem problem = {.dims = dims_of(args.q, args.k, args.v),
-                                    .plan = own.view(),
-                                    .q = view_of(args.q),
-                                    .k = view_of(args.k),
-                                    .v = view_of(args.v),
-                                    .out = mutable_view_of(out),
-                                    .lse = lse.mutable_data_ptr(),
-                                    .softmax_scale = args.softmax_scale};
+    ForwardProblem problem = {.dims = dims_of(args.q, args.k, args.v),
+                              .plan = own.view(),
+                              .q = view_of(args.q),
+                              .k = view_of(args.k),
+                              .v = view_of(args.v),
+                              .out = mutable_view_of(out),
+                              .lse = lse.mutable_data_ptr(),
+                              .softmax_scale = args.softmax_scale,
+                              .num_k_tiles = own.plan.num_k_tiles};
     const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
-    const int64_t heads = problem.dims.heads_q;
+    const int64_t heads = problem.dims.heads_q, heads_kv = problem.dims.heads_kv;
+    const int64_t num_packed = own.plan.num_k_tiles * heads_kv;
+    const at::Tensor packed =
+        at::empty({num_packed * static_cast<int64_t>(kernels.packed_tile_bytes(problem))}, at::kByte);
+    problem.packed = packed.mutable_data_ptr();
+    run_in_order(num_packed, args.k.numel() + args.v.numel(), 0, [&](int64_t item, void*) {
+      kernels.pack_keys(problem, static_cast<int32_t>(item / heads_kv), item % heads_kv);
+    });
     const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
     run_in_order(own.plan.num_q_tiles * heads, cost, kernels.forward_scratch(problem),
                  [&](int64_t item, void* scratch) {

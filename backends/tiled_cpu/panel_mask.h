@@ -83,19 +83,11 @@ inline Cover cover_of(const PlanView& plan, int32_t mask_id, int32_t row, int32_
   return cover_of_bits(bit_rows(plan, mask_id) + row * kWordsPerRow, count);
 }
 
-// Covers of all panels of a tile with `rows` queries; returns the keys that they need together.
+// Covers of all panels of a tile with `rows` queries.
 template <class T>
-inline Cover cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, Cover* covers) {
-  Cover all;
-  for (int32_t row = 0; row < rows; row += kPanel<T>) {
-    const Cover cover = cover_of(plan, mask_id, row, static_cast<int32_t>(smaller(kPanel<T>, rows - row)));
-    covers[row / kPanel<T>] = cover;
-    if (cover.empty()) continue;
-    if (all.empty()) all = cover;
-    all.key_begin = cover.key_begin < all.key_begin ? cover.key_begin : all.key_begin;
-    all.key_end = cover.key_end > all.key_end ? cover.key_end : all.key_end;
-  }
-  return all;
+inline void cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, Cover* covers) {
+  for (int32_t row = 0; row < rows; row += kPanel<T>)
+    covers[row / kPanel<T>] = cover_of(plan, mask_id, row, static_cast<int32_t>(smaller(kPanel<T>, rows - row)));
 }
 
 // scores [keys of the cover, kPanel]: `masked` where the panel that starts at `row` does not attend the key. Vectors of

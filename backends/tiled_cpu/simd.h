@@ -57,6 +57,13 @@ inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 
 inline int64_t group_size(const Dims& dims) { return dims.heads_q / dims.heads_kv; }
 
+// Part `part` of `parts` of a tile that is wanted soon, into L2.
+inline void prefetch_part(const void* tile, size_t bytes, int64_t part, int64_t parts) {
+  const char* const begin = static_cast<const char*>(tile) + bytes * part / parts;
+  const char* const end = static_cast<const char*>(tile) + bytes * (part + 1) / parts;
+  for (const char* at = begin; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+}
+
 template <class T>
 inline Vec<T> load(const T* from) {
   Vec<T> v;
