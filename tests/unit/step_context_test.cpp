@@ -7,6 +7,7 @@
 
 #include "attnmux/error.h"
 #include "attnmux/mask_builders.h"
+#include "core/attention/step_check.h"
 #include "fake_backend.h"
 
 namespace attnmux {
@@ -199,6 +200,45 @@ TEST_F(Step, Sel9RecomputingTooOftenFailsTheStep) {
 TEST_F(Step, Sel9AStepWithoutAnyMaskFails) {
   StepContext step(table, cache, {});
   EXPECT_THAT(finish_error(step), HasSubstr("no mask was armed"));
+}
+
+struct Executed {
+  const char* name;
+  std::vector<LedgerEntry> entries;  // of kFirst, planned is one forward by magi with mask {1, 1}
+  const char* expected;              // in the one problem; empty: none
+};
+class Sel9Test : public Step, public ::testing::WithParamInterface<Executed> {};
+
+TEST_P(Sel9Test, WhateverPathWasTakenShowsInTheLedger) {
+  table = std::make_shared<SelectionTable>(SelectionTable({table->at(kFirst)}));
+  const std::vector<std::string> problems =
+      step_problems(*table, {{"language", Hash128{1, 1}}}, GetParam().entries, {.training = false});
+  if (std::string(GetParam().expected).empty()) {
+    EXPECT_THAT(problems, ::testing::IsEmpty());
+  } else {
+    EXPECT_THAT(problems, ::testing::ElementsAre(HasSubstr(GetParam().expected)));
+  }
+}
+
+const Executed kExecuted[] = {
+    {"as_planned", {{kFirst, "magi", {1, 1}, 1}}, ""},
+    {"nothing", {}, "skipped"},
+    {"another_mask", {{kFirst, "magi", {1, 2}, 1}}, "another mask was used"},
+    {"another_backend", {{kFirst, "sdpa", {1, 1}, 1}}, "another backend ran"},
+    {"two_masks", {{kFirst, "magi", {1, 1}, 1}, {kFirst, "magi", {1, 2}, 1}}, "more than one backend or mask"},
+    {"twice", {{kFirst, "magi", {1, 1}, 2}}, "more often"},
+    {"backward_in_inference", {{kFirst, "magi", {1, 1}, 1, 0, 1}}, "backward ran more often"},
+    {"unknown_module",
+     {{kFirst, "magi", {1, 1}, 1}, {"other", "magi", {1, 1}, 1}},
+     "other: not in the selection table"},
+};
+INSTANTIATE_TEST_SUITE_P(Cases, Sel9Test, ::testing::ValuesIn(kExecuted),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_F(Step, Sel9AModuleWhoseMaskIsNotArmedMustNotRun) {
+  const auto problems = step_problems(*table, {{"vision", Hash128{1, 1}}},
+                                      {{kFirst, "magi", {1, 1}, 1}, {kVision, "magi", {1, 1}, 1}}, {});
+  EXPECT_THAT(problems, ::testing::ElementsAre(AllOf(HasSubstr(kFirst), HasSubstr("planned nothing"))));
 }
 
 TEST_F(Step, TheNextStepKnowsNothingOfThisOnesMask) {
