@@ -74,9 +74,9 @@ TEST(TrainConfig, AWholeNumberIsTakenWhereANumberIsAsked) { EXPECT_EQ(parse(with
 
 TEST(TrainConfig, UnknownKeysNameThePlaceAndTheNearestSpelling) {
   expect_config_error(with("warmup_step = 3\n"),
-                      {"/configs/f.toml:10:15: ", "unknown key \"train.warmup_step\"", "\"train.warmup_steps\""});
-  expect_config_error(with("[trian]\nx = 1\n"), {"f.toml:10:1", "unknown table \"trian\"", "\"train\""});
-  expect_config_error(with("[parallel]\ncpp = 1\n"), {"f.toml:11:7", "\"parallel.cpp\"", "\"parallel.cp\""});
+                      {"/configs/f.toml:10:1: ", "unknown key \"train.warmup_step\"", "\"train.warmup_steps\""});
+  expect_config_error(with("[trian]\nx = 1\n"), {"f.toml:10:2", "unknown table \"trian\"", "\"train\""});
+  expect_config_error(with("[parallel]\ncpp = 1\n"), {"f.toml:11:1", "\"parallel.cpp\"", "\"parallel.cp\""});
   expect_config_error(kMinimal, {"--set train.stepz=4: ", "\"train.stepz\"", "\"train.steps\""}, {"train.stepz=4"});
 }
 
