@@ -6,7 +6,6 @@
 //   }
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 // Sanitizers run before the loader has resolved such functions, so their builds take the baseline alone.
@@ -20,11 +19,12 @@
 
 namespace attnmux {
 
-// exp(x) to about one unit in the last place; arguments are clamped to [-87.3, 88.3], NaN stays NaN.
+// exp(x) to about one unit in the last place; arguments are clamped to [-87.3, 87.3], so that
+// neither the result nor its inverse is denormal; NaN stays NaN.
 // Cephes' expf: x = n ln 2 + r, a polynomial in r, and n into the exponent bits.
 [[gnu::always_inline]] inline float fast_exp(float x) {
   x = x < -87.3f ? -87.3f : x;
-  x = x > 88.3f ? 88.3f : x;
+  x = x > 87.3f ? 87.3f : x;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(z) in the low bits
   const float shifted = x * 1.44269504088896341f + kRound;
   const float n = shifted - kRound;
@@ -37,8 +37,9 @@ namespace attnmux {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
-  return p * std::bit_cast<float>(exponent);
+  // The builtin, not std::bit_cast: a function of another target would not be inlined into the clones.
+  const uint32_t exponent = (__builtin_bit_cast(uint32_t, shifted) + 127u) << 23;
+  return p * __builtin_bit_cast(float, exponent);
 }
 
 [[gnu::always_inline]] inline float fast_sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
