@@ -1,6 +1,6 @@
 // Forward pass of one (q tile, head): FlashAttention-2, algorithm 1 (arXiv 2307.08691), over the runs of a tile plan.
 //
-//   once: pack every k tile and kv head: K [kKTile, d], V [kKTile, dv]
+//   once: pack every k tile, some kv heads at a time: K [kKTile, d], V [kKTile, dv]
 //   for each k tile of the plan that the q tile meets
 //     for each panel of kPanel queries
 //       S^T [keys, kPanel] = K Q^T          one gemm, narrowed to the keys that the panel attends
@@ -9,10 +9,10 @@
 //
 // Scores are kept transposed: a query is a vector lane, which makes softmax and masks plain vertical code, and lets
 // both products read their operands without repacking. Q is packed once, transposed and scaled.
-// Memory: a packed copy of K and V, head by head, and scratch of a few tiles a worker. The copy is linear in the length
-// and pays: in THD the rows of one head lie far apart, and every q tile would fetch them past the prefetcher again
-// (measured at 8192 tokens, 9 heads, d 64, fp32: a fifth of the time). One worker owns an output row: no atomics, and
-// the result does not depend on the number of threads.
+// Memory: a packed copy of K and V of a few heads, and scratch of a few tiles a worker. The copy is linear in the
+// length and pays: in THD the rows of one head lie far apart, and every q tile would fetch them past the prefetcher
+// again (measured at 8192 tokens, 9 heads, d 64, fp32: a fifth of the time). One worker owns an output row: no atomics,
+// and the result does not depend on the number of threads.
 #pragma once
 
 #include "gemm.h"
@@ -101,7 +101,8 @@ size_t packed_tile_bytes(const ForwardProblem& p) {
 }
 
 inline char* packed_tile(const ForwardProblem& p, int64_t k_tile, int64_t kv_head, size_t bytes) {
-  return static_cast<char*>(p.packed) + (kv_head * p.num_k_tiles + k_tile) * static_cast<int64_t>(bytes);
+  return static_cast<char*>(p.packed) +
+         ((kv_head - p.first_kv_head) * p.num_k_tiles + k_tile) * static_cast<int64_t>(bytes);
 }
 
 template <class S>

@@ -65,7 +65,8 @@ struct ForwardProblem {
   void* lse = nullptr;  // [total_q, heads_q], float or double
   double softmax_scale = 1.0;
   int32_t num_k_tiles = 0;
-  void* packed = nullptr;  // [heads_kv, num_k_tiles], each a tile of keys and values as pack_keys lays it out
+  int64_t first_kv_head = 0;
+  void* packed = nullptr;  // [kv heads from first_kv_head on, num_k_tiles], each a tile as pack_keys lays it out
 };
 
 // `Segment`: neighbouring k tiles whose dK and dV one worker accumulates.

@@ -90,6 +90,10 @@ Dims dims_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
           .head_dim_v = v.size(2)};
 }
 
+// Keys and values that the forward packs at a time, at least one head. Memory that is new to the process costs a page
+// fault every 4 KiB; a buffer of this size is handed out again by malloc, call after call.
+constexpr int64_t kPackedBytes = 16 * 1024 * 1024;
+
 // Work below this many multiplications is not worth waking another thread for.
 constexpr int64_t kSmallWork = int64_t{1} << 21;
 
@@ -142,19 +146,24 @@ class MagiBackend final : public AttentionBackend {
                               .softmax_scale = args.softmax_scale,
                               .num_k_tiles = own.plan.num_k_tiles};
     const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
-    const int64_t heads = problem.dims.heads_q, heads_kv = problem.dims.heads_kv;
-    const int64_t num_packed = own.plan.num_k_tiles * heads_kv;
-    const at::Tensor packed =
-        at::empty({num_packed * static_cast<int64_t>(kernels.packed_tile_bytes(problem))}, at::kByte);
+    const int64_t num_k_tiles = own.plan.num_k_tiles, group = problem.dims.heads_q / problem.dims.heads_kv;
+    const int64_t bytes_per_head = num_k_tiles * static_cast<int64_t>(kernels.packed_tile_bytes(problem));
+    const int64_t heads_at_once =
+        std::clamp<int64_t>(kPackedBytes / std::max<int64_t>(bytes_per_head, 1), 1, problem.dims.heads_kv);
+    const at::Tensor packed = at::empty({heads_at_once * bytes_per_head}, at::kByte);
     problem.packed = packed.mutable_data_ptr();
-    run_in_order(num_packed, args.k.numel() + args.v.numel(), 0, [&](int64_t item, void*) {
-      kernels.pack_keys(problem, static_cast<int32_t>(item / heads_kv), item % heads_kv);
-    });
-    const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
-    run_in_order(own.plan.num_q_tiles * heads, cost, kernels.forward_scratch(problem),
-                 [&](int64_t item, void* scratch) {
-                   kernels.forward(problem, own.q_order[item / heads], item % heads, scratch);
-                 });
+    const size_t scratch_bytes = kernels.forward_scratch(problem);
+    for (int64_t first = 0; first < problem.dims.heads_kv; first += heads_at_once) {
+      const int64_t heads_kv = std::min(heads_at_once, problem.dims.heads_kv - first), heads = heads_kv * group;
+      problem.first_kv_head = first;
+      run_in_order(num_k_tiles * heads_kv, args.k.numel() + args.v.numel(), 0, [&](int64_t item, void*) {
+        kernels.pack_keys(problem, static_cast<int32_t>(item / heads_kv), first + item % heads_kv);
+      });
+      const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
+      run_in_order(own.plan.num_q_tiles * heads, cost, scratch_bytes, [&](int64_t item, void* scratch) {
+        kernels.forward(problem, own.q_order[item / heads], first * group + item % heads, scratch);
+      });
+    }
     return {.out = out, .lse = lse};
   }
 
