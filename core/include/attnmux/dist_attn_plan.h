@@ -1,0 +1,68 @@
+// How one mask is computed by a group of ranks: who owns what, who sends what when, and the mask of each part.
+//
+//   DistAttnPlan plan(mask, {.cp = 4}, {.stages = 2});
+//   std::shared_ptr<const RankPlan> mine = plan.rank(group.rank());
+//   mine->host.mask;                 // own queries x own keys, local numbers
+//   mine->stages[0].cast;            // the first exchange
+//   mine->stages[0].mask;            // own queries x keys received in it
+//
+// A function of mask and options alone: no collective, the same on every rank; ranks compare hash() before the first
+// exchange. Immutable; safe from any thread. Remote tokens arrive exactly once: no token is sent twice to a rank.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "attnmux/dispatch_plan.h"
+#include "attnmux/export.h"
+#include "attnmux/group_cast.h"
+#include "attnmux/hash.h"
+#include "attnmux/mask.h"
+
+namespace attnmux {
+
+struct StageOptions {
+  int64_t stages = 1;  // exchanges that remote tokens are spread over, the same on every rank
+};
+
+// Own queries against some keys; both numbered from 0 in local order.
+struct PartPlan {
+  std::vector<Range> keys;  // global tokens, ascending
+  AttnMaskSpec mask;        // [own queries, keys]
+};
+
+struct StagePlan {
+  std::vector<Range> keys;  // global tokens that arrive in this stage, ascending
+  AttnMaskSpec mask;        // [own queries, keys]
+  GroupCastArgs cast;
+};
+
+struct RankPlan {
+  int32_t rank = 0;
+  std::vector<Range> queries;   // own global tokens in local order
+  std::vector<Range> remote_k;  // keys that own queries attend and others own
+  PartPlan host;
+  GroupCastArgs cast;             // all of remote_k in one exchange: what the stages add up to
+  std::vector<StagePlan> stages;  // none where no rank has remote keys
+};
+
+class ATTNMUX_API DistAttnPlan {
+ public:
+  DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages);
+
+  const AttnMaskSpec& mask() const;
+  const DispatchPlan& dispatch() const;
+  int64_t stages() const;
+  // Derived when first asked for, then kept.
+  std::shared_ptr<const RankPlan> rank(int32_t rank) const;
+  int64_t tokens_moved() const;      // over all ranks
+  int64_t redundant_tokens() const;  // counted from the exchanges' arguments; 0
+  Hash128 hash() const;              // of mask, options and dispatch
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace attnmux
