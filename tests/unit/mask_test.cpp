@@ -2,14 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
 
 #include "attnmux/mask_builders.h"
 #include "attnmux/mask_family.h"
 #include "expect_error.h"
+#include "published_masks.h"
 
 namespace attnmux {
 namespace {
@@ -77,19 +76,8 @@ TEST(Mask, LargestTotalsKeepTheirArea) {
   EXPECT_EQ(causal.area({0, 2}), 3);
 }
 
-nlohmann::json published() {
-  std::ifstream file(ATTNMUX_SOURCE_DIR "/tests/golden/published_cases.json");
-  return nlohmann::json::parse(file);
-}
-
-AttnSlice published_slice(const nlohmann::json& json) {
-  return {.q = {json["q"][0], json["q"][1]},
-          .k = {json["k"][0], json["k"][1]},
-          .type = json["type"] == "full" ? kFull : kCausal};
-}
-
 TEST(Mask, PublishedAreas) {
-  const nlohmann::json document = published();
+  const nlohmann::json& document = published_cases();
   ASSERT_FALSE(document["area"].empty());
   for (const nlohmann::json& json : document["area"]) {
     EXPECT_EQ(area(published_slice(json["slice"])), json["area"].get<int64_t>()) << json.dump();
@@ -97,14 +85,12 @@ TEST(Mask, PublishedAreas) {
 }
 
 TEST(Mask, PublishedChunkAreas) {
-  const nlohmann::json document = published();
+  const nlohmann::json& document = published_cases();
   int checked = 0;
   for (const nlohmann::json& json : document["dispatch"]) {
-    std::vector<AttnSlice> slices;
-    for (const nlohmann::json& slice : json["slices"]) slices.push_back(published_slice(slice));
     const int64_t total = json["total"];
     const int64_t chunk = json["chunk"];
-    const AttnMaskSpec mask(slices, total, total);
+    const AttnMaskSpec mask = published_mask(json);
     EXPECT_TRUE(mask.overlaps().empty()) << json["name"];
     if (!json.contains("chunk_area")) continue;
     int64_t begin = 0;

@@ -18,9 +18,10 @@
 namespace attnmux {
 
 // kMinHeap: chunks by area, largest first (equal areas: the later chunk first), each to the least loaded rank that has
-// room for another. kIoAware: likewise, but among ranks of nearly the least load the one that already holds most of
-// the keys. kSequential: neighbours stay together. kExact: the smallest largest area, for small inputs.
-// Room is ceil(chunks / cp) chunks a rank.
+// room for another. kIoAware: likewise, but among ranks that are no more than 1 % ahead of an even share the one that
+// already holds most of the keys. kSequential: neighbours stay together. kExact: the smallest largest area, for small
+// inputs, with any number of chunks a rank unless padded.
+// Room is ceil(chunks / cp) chunks a rank, the same number of tokens on each where padded.
 enum class DispatchSolver : uint8_t { kMinHeap, kIoAware, kSequential, kExact };
 ATTNMUX_API std::string_view to_string(DispatchSolver solver);  // "min-heap", "io-aware", "sequential", "exact"
 
@@ -51,8 +52,8 @@ struct ATTNMUX_API DispatchPlan {
   double balance() const;  // largest area / mean area; 1 for an empty mask
 };
 
-// Throws Error(kInvalidArgument): cp or chunk_size below 1, chunk_size above the sequence (names both), padding of
-// cross lengths, kExact with more than 24 chunks.
+// Throws Error(kInvalidArgument): cp or chunk_size below 1; with cp > 1 chunk_size above the sequence (names both) and
+// padding of cross lengths; kExact with more than 24 chunks.
 ATTNMUX_API DispatchPlan plan_dispatch(const AttnMaskSpec& mask, const DispatchOptions& options);
 
 }  // namespace attnmux

@@ -22,7 +22,7 @@
 namespace attnmux {
 
 // One rank's part. Pieces that two ranks exchange come in the same order on both sides.
-struct GroupCastArgs {
+struct ATTNMUX_API GroupCastArgs {
   std::vector<int64_t> input_splits;       // own tokens cut into pieces
   std::vector<std::vector<int32_t>> dst;   // [pieces] ranks that get the piece, ascending; none: it stays
   std::vector<int64_t> output_splits;      // received tokens, piece by piece

@@ -24,8 +24,8 @@ ATTNMUX_API std::vector<Range> intersect(const std::vector<Range>& a, const std:
 ATTNMUX_API std::vector<Range> subtract(const std::vector<Range>& a, const std::vector<Range>& b);
 
 // The tokens of `outer`'s ranges are numbered from 0 in the order given; returns the numbers of `inner`'s tokens, one
-// range for each range of `inner` (more where it lies in several of `outer`). REQUIRES: `outer` is ascending and
-// disjoint. Throws Error(kInvalidArgument) naming a token of `inner` that `outer` lacks.
+// range for each range of `inner`, in its order. REQUIRES: `outer` is ascending and disjoint, neighbours may touch.
+// Throws Error(kInvalidArgument) naming a token of `inner` that `outer` lacks.
 ATTNMUX_API std::vector<Range> localise(const std::vector<Range>& inner, const std::vector<Range>& outer);
 
 ATTNMUX_API int64_t count_tokens(const std::vector<Range>& ranges);
