@@ -1,15 +1,16 @@
 // The ranks that share one sequence, and what a transport must be able to do for them.
 //
 //   run_threads_group(4, {.deadline = std::chrono::seconds(60)}, [&](CpGroup& group) {
-//     std::unique_ptr<Work> work = group.exchange(send, receive);      // send[r] goes to rank r, receive[r] comes from it
+//     std::unique_ptr<Work> work = group.exchange(send, receive);      // send[r] goes to rank r, receive[r] comes from
+//     it
 //     ... compute ...
 //     work->wait();
 //   });
 //
 // Implementations: one rank and threads of one process (here), MPI and NCCL (plugins). Every call is collective: all
-// ranks make the same calls in the same order, each rank from one thread at a time. Nothing hangs: a call that a rank
-// does not answer within the deadline, and every call after abort() or after a rank's end, throws Error(kCommError)
-// naming that rank on all others.
+// ranks make the same calls in the same order, each rank from one thread at a time; calls that do not match are errors
+// that name both ranks. Nothing hangs: a call that a rank does not answer within the deadline, and every call after
+// abort() or after a rank's end, throws Error(kCommError) naming that rank on all others. A group that failed stays so.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -55,21 +56,37 @@ class ATTNMUX_API CpGroup {
   virtual void barrier() = 0;
 
   // A group of some of these ranks (ascending, this one among them); ranks in no common subgroup pass their own lists.
+  // Fails with the group that it was made from, and the other way round.
   virtual std::shared_ptr<CpGroup> subgroup(const std::vector<int32_t>& ranks) = 0;
 
   // This rank gives up: all others' pending and later calls throw Error(kCommError) with this reason. Never blocks.
   virtual void abort(const std::string& reason) noexcept = 0;
+
+  // What exchange() really sent to other ranks since this group was made: counted where the bytes are moved.
+  virtual int64_t elements_sent() const = 0;
+};
+
+// One call of one rank, from the call until its last byte was moved.
+struct CpEvent {
+  int32_t rank;           // in the group that was connected or run
+  std::string call;       // "exchange (call 7)"
+  int64_t elements_sent;  // to other ranks
+  std::chrono::steady_clock::time_point begin, end;
 };
 
 struct CpGroupOptions {
   std::chrono::milliseconds deadline{std::chrono::minutes(5)};  // for one call, the slowest rank's computing included
+  // Told of every call that ended well. Runs in communication threads, several at once; must not throw or call a group.
+  std::function<void(const CpEvent& event)> observer;
 };
 
 // One rank alone: every exchange is a copy.
 ATTNMUX_API std::shared_ptr<CpGroup> single_rank_group();
 
-// Runs `body` on `size` threads, each with its rank's group. When one throws, the others fail within the deadline;
-// then the first error is thrown here, "rank 2 of 4: ..." in front of its text.
+// Runs `body` on `size` threads, each with its rank's group, the caller's grad mode and its share of the caller's
+// at::get_num_threads(). CPU tensors. When a rank throws, the others' calls fail at once; then the first error is
+// thrown here, "rank 2 of 4: ..." in front of its text. No thread outlives this call. A rank that stalls is waited for
+// until a deadline after the failure; a thread cannot be stopped from outside, so the process then ends with a message.
 ATTNMUX_API void run_threads_group(int32_t size, const CpGroupOptions& options,
                                    const std::function<void(CpGroup& group)>& body);
 

@@ -6,14 +6,17 @@
 //   ... compute ...
 //   at::Tensor remote = kv.wait();                              // [sum(output_splits), ...]
 //
-// The arguments follow MagiAttention's GroupCast (input_split_sizes, dst_indices_list, output_split_sizes,
-// src_index_list). A rank's calls come from one thread and in the same order on every rank.
+// A rank's pieces travel straight from `input`, and arrive straight in the result, where they lie in one run; else they
+// are packed once. Ranks that exchange nothing do not wait for each other. The arguments follow MagiAttention's
+// GroupCast (input_split_sizes, dst_indices_list, output_split_sizes, src_index_list). A rank's calls come from one
+// thread and in the same order on every rank.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "attnmux/cp_group.h"
@@ -34,26 +37,30 @@ struct ATTNMUX_API GroupCastArgs {
 
 class ATTNMUX_API GroupCastResult {
  public:
+  struct State;
+  explicit GroupCastResult(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
   // The received tokens. Throws what the group's Work throws. Once.
   at::Tensor wait();
 
  private:
-  friend class GroupExchange;
-  struct State;
   std::shared_ptr<State> state_;
 };
 
-// input: [sum(input_splits), ...], any strides; read until wait() returns.
+// input: [sum(input_splits), ...], any strides; read until wait() returns. Throws Error(kInvalidArgument) where args do
+// not fit the group or the input. Not differentiable: the way back is group_reduce.
 ATTNMUX_API GroupCastResult group_cast(CpGroup& group, const GroupCastArgs& args, const at::Tensor& input);
 
 class ATTNMUX_API GroupReduceResult {
  public:
-  // Adds what the others sent to `into` [sum(input_splits), ...], ascending by rank: the same bits in every run. Once.
+  struct State;
+  explicit GroupReduceResult(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+  // Adds what the others sent to `into` [sum(input_splits), ...], ascending by rank: the same bits in every run. `into`
+  // may have another dtype, fp32 for bf16 pieces; into bf16 or fp16 the sum is made in fp32 and rounded once. Once.
   void wait_and_add(at::Tensor& into);
 
  private:
-  friend class GroupExchange;
-  struct State;
   std::shared_ptr<State> state_;
 };
 
