@@ -5,7 +5,8 @@
 //
 // Both are differentiable. dispatch is local: its gradient holds zeros for other ranks' tokens, so a tensor that every
 // rank has whole gets its full gradient when the ranks' gradients are summed. undispatch's gradient is the sum of what
-// every rank computed from the whole tensor.
+// every rank computed from the whole tensor: a collective, too, so every rank runs that backward, and the group lives
+// until then. Neither has a second derivative.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,10 +17,11 @@
 
 namespace attnmux {
 
-// tokens: [total_q, ...] in global order. `fill` stands in padding. With cp = 1 the tensor itself.
+// tokens: [total_q, ...] in global order. `fill` stands in padding. With cp = 1 the tensor itself. Throws
+// Error(kInvalidArgument) where plan, rank and tensor do not fit.
 ATTNMUX_API at::Tensor dispatch(const at::Tensor& tokens, const DispatchPlan& plan, int32_t rank, double fill);
 
-// local: [tokens_of(rank), ...]. Padding is dropped. Collective.
+// local: [tokens_of(rank), ...]. Padding is dropped. With cp = 1 the tensor itself. Collective.
 ATTNMUX_API at::Tensor undispatch(const at::Tensor& local, const DispatchPlan& plan, CpGroup& group);
 
 }  // namespace attnmux
