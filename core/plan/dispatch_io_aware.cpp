@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "attnmux/ranges.h"
 #include "dispatch_solvers.h"
 
 namespace attnmux {
@@ -37,10 +38,9 @@ void add(const std::vector<Range>& ranges, std::vector<Range>* held) {
   }
 }
 
-}  // namespace
-
-std::vector<int32_t> solve_io_aware(const std::vector<int64_t>& areas, int64_t room, ChunkKeys keys) {
-  const int64_t ranks = std::ssize(keys.held);
+std::vector<int32_t> follow_keys(const std::vector<int64_t>& areas, int64_t room, const ChunkKeys& keys) {
+  std::vector<std::vector<Range>> held = keys.held;
+  const int64_t ranks = std::ssize(held);
   const std::vector<int32_t> order = largest_first(areas);
   std::vector<int64_t> dealt(order.size() + 1, 0);  // area of the largest i chunks
   for (size_t i = 0; i < order.size(); ++i) dealt[i + 1] = dealt[i] + areas[order[i]];
@@ -54,9 +54,9 @@ std::vector<int32_t> solve_io_aware(const std::vector<int64_t>& areas, int64_t r
       const int64_t chunks_of_share = std::min<int64_t>((taken[rank] + 1) * ranks, std::ssize(order));
       const double share = static_cast<double>(dealt[chunks_of_share]) / static_cast<double>(ranks);
       if (static_cast<double>(loads[rank] + areas[chunk]) > kSlack * share) continue;
-      const int64_t held = overlap(keys.touched[chunk], keys.held[rank]);
-      if (held > most || (held == most && loads[rank] < loads[chosen])) {
-        most = held;
+      const int64_t tokens = overlap(keys.touched[chunk], held[rank]);
+      if (tokens > most || (tokens == most && loads[rank] < loads[chosen])) {
+        most = tokens;
         chosen = rank;
       }
     }
@@ -64,9 +64,28 @@ std::vector<int32_t> solve_io_aware(const std::vector<int64_t>& areas, int64_t r
     rank_of[chunk] = static_cast<int32_t>(chosen);
     loads[chosen] += areas[chunk];
     ++taken[chosen];
-    add(keys.touched[chunk], &keys.held[chosen]);
+    add(keys.touched[chunk], &held[chosen]);
   }
   return rank_of;
+}
+
+// Tokens that the ranks have or receive, all together.
+int64_t tokens_held(const std::vector<int32_t>& rank_of, const ChunkKeys& keys) {
+  std::vector<std::vector<Range>> held = keys.held;
+  for (size_t chunk = 0; chunk < rank_of.size(); ++chunk) add(keys.touched[chunk], &held[rank_of[chunk]]);
+  int64_t tokens = 0;
+  for (const std::vector<Range>& ranges : held) tokens += count_tokens(ranges);
+  return tokens;
+}
+
+}  // namespace
+
+// Following the keys is greedy: a first chunk binds a rank to keys that later chunks might have shared better. Where
+// balance alone happens to move less (equal branches of a tree, dealt out in turn), that is taken.
+std::vector<int32_t> solve_io_aware(const std::vector<int64_t>& areas, int64_t room, const ChunkKeys& keys) {
+  std::vector<int32_t> followed = follow_keys(areas, room, keys);
+  std::vector<int32_t> balanced = solve_min_heap(areas, std::ssize(keys.held), room);
+  return tokens_held(followed, keys) <= tokens_held(balanced, keys) ? followed : balanced;
 }
 
 }  // namespace attnmux

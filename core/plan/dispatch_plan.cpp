@@ -7,6 +7,7 @@
 
 #include "attnmux/error.h"
 #include "attnmux/ranges.h"
+#include "attnmux/spelling.h"
 #include "dispatch_solvers.h"
 #include "needed_keys.h"
 
@@ -101,6 +102,16 @@ std::string_view to_string(DispatchSolver solver) {
     case DispatchSolver::kExact: return "exact";
   }
   return "unknown";
+}
+
+DispatchSolver parse_dispatch_solver(std::string_view name) {
+  std::vector<std::string> known;
+  for (const DispatchSolver solver :
+       {DispatchSolver::kMinHeap, DispatchSolver::kIoAware, DispatchSolver::kSequential, DispatchSolver::kExact}) {
+    if (name == to_string(solver)) return solver;
+    known.emplace_back(to_string(solver));
+  }
+  throw Error(ErrorCode::kUsage, unknown_word("dispatch solver", name, known));
 }
 
 Range DispatchPlan::chunk(int32_t index) const {

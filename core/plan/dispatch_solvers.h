@@ -18,9 +18,8 @@ std::vector<int32_t> solve_min_heap(const std::vector<int64_t>& areas, int64_t r
 // Neighbouring chunks, as many on each rank as on any other or one fewer.
 std::vector<int32_t> solve_sequential(int64_t chunks, int64_t ranks);
 
-// The smallest largest area of a rank; of such solutions the first found from min-heap's.
-// REQUIRES: at most kMostExactChunks chunks.
-inline constexpr int64_t kMostExactChunks = 24;
+// The smallest largest area of a rank. REQUIRES: at most kMostExactChunks chunks.
+inline constexpr int64_t kMostExactChunks = 16;
 std::vector<int32_t> solve_exact(const std::vector<int64_t>& areas, int64_t ranks, int64_t room);
 
 // What an IO-aware solver must know beside areas.
@@ -30,7 +29,8 @@ struct ChunkKeys {
 };
 
 // Each chunk, largest first, to the rank that holds most of the keys it touches, among those that stay within 1 % of
-// an even share of the chunks dealt so far; where none does, to the least loaded one.
-std::vector<int32_t> solve_io_aware(const std::vector<int64_t>& areas, int64_t room, ChunkKeys keys);
+// an even share of the chunks dealt so far; where none does, to the least loaded one. Min-heap's solution where that
+// moves fewer tokens.
+std::vector<int32_t> solve_io_aware(const std::vector<int64_t>& areas, int64_t room, const ChunkKeys& keys);
 
 }  // namespace attnmux

@@ -165,6 +165,16 @@ TEST(DistAttnPlanProperty, EachRemoteTokenArrivesOnce) {
   });
 }
 
+TEST(DistAttnPlanProperty, IoAwareMovesNoMoreThanMinHeap) {
+  check_property(1000, [] {
+    Case c = *rc::gen::exec(random_case);
+    c.dispatch.solver = DispatchSolver::kIoAware;
+    const int64_t moved = DistAttnPlan(c.mask.spec(), c.dispatch, {}).tokens_moved();
+    c.dispatch.solver = DispatchSolver::kMinHeap;
+    RC_ASSERT(moved <= DistAttnPlan(c.mask.spec(), c.dispatch, {}).tokens_moved());
+  });
+}
+
 // Every way to deal the chunks out, for inputs small enough to try them all.
 TEST(DistAttnPlanProperty, ExactIsTheSmallestLargestArea) {
   check_property(1000, [] {

@@ -146,8 +146,14 @@ TEST(DispatchPlan, RefusesWhatCannotBeDealt) {
                [&] { plan_dispatch(mask, {.cp = 2, .chunk_size = 101}); });
   expect_error(ErrorCode::kInvalidArgument, {"padding", "100 and 120"},
                [&] { plan_dispatch(causal_mask(100, 120), {.cp = 2, .chunk_size = 10, .pad = true}); });
-  expect_error(ErrorCode::kInvalidArgument, {"24 chunks", "has 25"},
+  expect_error(ErrorCode::kInvalidArgument, {"16 chunks", "has 25"},
                [&] { plan_dispatch(mask, {.cp = 2, .chunk_size = 4, .solver = DispatchSolver::kExact}); });
+}
+
+TEST(DispatchPlan, SolversHaveNames) {
+  for (const DispatchSolver solver : kAll) EXPECT_EQ(parse_dispatch_solver(to_string(solver)), solver);
+  expect_error(ErrorCode::kUsage, {"\"minheap\"", "did you mean \"min-heap\"?"},
+               [] { parse_dispatch_solver("minheap"); });
 }
 
 }  // namespace

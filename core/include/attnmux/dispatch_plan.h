@@ -17,13 +17,15 @@
 
 namespace attnmux {
 
-// kMinHeap: chunks by area, largest first (equal areas: the later chunk first), each to the least loaded rank that has
-// room for another. kIoAware: likewise, but among ranks that are no more than 1 % ahead of an even share the one that
-// already holds most of the keys. kSequential: neighbours stay together. kExact: the smallest largest area, for small
-// inputs, with any number of chunks a rank unless padded.
-// Room is ceil(chunks / cp) chunks a rank, the same number of tokens on each where padded.
+// How chunks are dealt out. A rank has room for ceil(chunks / cp) of them.
+//   kMinHeap: largest area first (of equals the later chunk), each to the least loaded rank with room
+//   kIoAware: likewise, but among ranks less than 1 % ahead of an even share to the one that already holds most of the
+//     chunk's keys; never moves more tokens than kMinHeap
+//   kSequential: neighbours stay together
+//   kExact: the smallest largest area, for at most 16 chunks; room for any number of chunks unless padded
 enum class DispatchSolver : uint8_t { kMinHeap, kIoAware, kSequential, kExact };
 ATTNMUX_API std::string_view to_string(DispatchSolver solver);  // "min-heap", "io-aware", "sequential", "exact"
+ATTNMUX_API DispatchSolver parse_dispatch_solver(std::string_view name);  // throws Error(kUsage), nearest spelling
 
 struct DispatchOptions {
   int64_t cp = 1;            // ranks; may exceed the number of chunks: ranks without work take part
@@ -36,9 +38,9 @@ struct ATTNMUX_API DispatchPlan {
   DispatchOptions options;
   int64_t total_q = 0;  // tokens, without padding
   int64_t total_k = 0;
-  int64_t padding = 0;                                // (-total) mod (chunk_size * cp) in padded mode, else 0
-  std::vector<int64_t> chunk_areas;                   // attended pairs of each chunk's queries
-  std::vector<std::vector<int32_t>> chunks_of_rank;   // ascending; every chunk once
+  int64_t padding = 0;                               // (-total) mod (chunk_size * cp) in padded mode, else 0
+  std::vector<int64_t> chunk_areas;                  // attended pairs of each chunk's queries
+  std::vector<std::vector<int32_t>> chunks_of_rank;  // ascending; every chunk once
 
   int32_t size() const { return static_cast<int32_t>(chunks_of_rank.size()); }
   Range chunk(int32_t index) const;  // tokens, padding included; the last may be shorter
@@ -53,7 +55,7 @@ struct ATTNMUX_API DispatchPlan {
 };
 
 // Throws Error(kInvalidArgument): cp or chunk_size below 1; with cp > 1 chunk_size above the sequence (names both) and
-// padding of cross lengths; kExact with more than 24 chunks.
+// padding of cross lengths; kExact with more than 16 chunks.
 ATTNMUX_API DispatchPlan plan_dispatch(const AttnMaskSpec& mask, const DispatchOptions& options);
 
 }  // namespace attnmux
