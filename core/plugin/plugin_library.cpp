@@ -22,19 +22,32 @@ class StagingRegistrar final : public Registrar {
   void add_backend(std::shared_ptr<const AttentionBackend> backend) override {
     if (backend == nullptr) throw Error(ErrorCode::kInvalidArgument, "add_backend() was given no backend");
     const std::string id = backend->info().id;
+    add(made.backends, "backend", id, std::move(backend));
+  }
+
+  void add_cp_group(std::shared_ptr<const CpGroupFactory> group) override {
+    if (group == nullptr) throw Error(ErrorCode::kInvalidArgument, "add_cp_group() was given no group");
+    const std::string id = group->id();
+    add(made.cp_groups, "group", id, std::move(group));
+  }
+
+  PluginRegistrations made;
+
+ private:
+  template <class Interface>
+  static void add(std::map<std::string, std::shared_ptr<const Interface>>& to, const std::string& what,
+                  const std::string& id, std::shared_ptr<const Interface> object) {
     const auto allowed = [](char c) {
       return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
     };
     if (id.empty() || !std::all_of(id.begin(), id.end(), allowed)) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "the backend id '" + id + "' must be made of lower-case letters, digits, '_' and '-'");
+                  "the " + what + " id '" + id + "' must be made of lower-case letters, digits, '_' and '-'");
     }
-    if (!made.emplace(id, std::move(backend)).second) {
-      throw Error(ErrorCode::kDuplicateId, "the backend id '" + id + "' is registered twice by the same plugin");
+    if (!to.emplace(id, std::move(object)).second) {
+      throw Error(ErrorCode::kDuplicateId, "the " + what + " id '" + id + "' is registered twice by the same plugin");
     }
   }
-
-  PluginRegistrations made;
 };
 
 void keep_text(void* context, const char* text) noexcept {
@@ -127,10 +140,11 @@ PluginRegistrations PluginLibrary::init() const {
                                             std::to_string(static_cast<int32_t>(status)) +
                                             "): " + (explanation.empty() ? "it gave no reason" : explanation));
   }
-  if (registrar.made.empty()) {
+  if (registrar.made.backends.empty() && registrar.made.cp_groups.empty()) {
     throw Error(ErrorCode::kInitFailed, file_ + ": plugin '" + entry_->id +
                                             "' registered nothing. Call "
-                                            "registrar.add_backend() in the function given to ATTNMUX_PLUGIN(...).");
+                                            "registrar.add_backend() or add_cp_group() in the function given to "
+                                            "ATTNMUX_PLUGIN(...).");
   }
   return std::move(registrar.made);
 }

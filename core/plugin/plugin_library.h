@@ -14,8 +14,11 @@
 
 namespace attnmux {
 
-// By backend id.
-using PluginRegistrations = std::map<std::string, std::shared_ptr<const AttentionBackend>>;
+// By id.
+struct PluginRegistrations {
+  std::map<std::string, std::shared_ptr<const AttentionBackend>> backends;
+  std::map<std::string, std::shared_ptr<const CpGroupFactory>> cp_groups;
+};
 
 class PluginLibrary {
  public:

@@ -68,15 +68,24 @@ const Loaded& start(const FileId& id, PluginFile& file) {
   return loaded;
 }
 
-// All of the plugin's backends or none.
+// All that the plugin registered or nothing.
 void add_to(PluginRegistry& registry, const Loaded& loaded, PluginFile& file) {
-  for (const auto& [id, backend] : loaded.registrations) {
+  const PluginOrigin origin{file.file, file.id};
+  for (const auto& [id, backend] : loaded.registrations.backends) {
     const auto known = registry.find(id);
-    if (known != nullptr && known != backend) registry.add(id, backend, {file.file, file.id});  // throws, naming both
+    if (known != nullptr && known != backend) registry.add(id, backend, origin);  // throws, naming both
   }
-  for (const auto& [id, backend] : loaded.registrations) {
-    registry.add(id, backend, {file.file, file.id});
+  for (const auto& [id, group] : loaded.registrations.cp_groups) {
+    const auto known = registry.find_cp_group(id);
+    if (known != nullptr && known != group) registry.add_cp_group(id, group, origin);  // throws, naming both
+  }
+  for (const auto& [id, backend] : loaded.registrations.backends) {
+    registry.add(id, backend, origin);
     file.backends.push_back(backend->info());
+  }
+  for (const auto& [id, group] : loaded.registrations.cp_groups) {
+    registry.add_cp_group(id, group, origin);
+    file.cp_groups.push_back({id, group->description()});
   }
 }
 
@@ -161,7 +170,7 @@ void shutdown_plugins() {
   while (!order.empty()) {
     Loaded& loaded = process().libraries.at(order.back());
     order.pop_back();
-    loaded.registrations.clear();
+    loaded.registrations = {};
     loaded.running = false;
     loaded.library->shutdown();
   }

@@ -223,6 +223,30 @@ TEST_F(LoaderTest, ADuplicateIdIsAnErrorEvenInAFolder) {
   EXPECT_EQ(registry.find("fresh"), nullptr);  // all of a plugin's backends or none
 }
 
+TEST_F(LoaderTest, APluginMayRegisterGroupsAlone) {
+  PluginRegistry registry;
+  const PluginScan scan = load_plugins({.files = {plugin("groups")}, .relative_to = ""}, registry);
+  EXPECT_THAT(scan.files.at(0).backends, IsEmpty());
+  ASSERT_EQ(scan.files.at(0).cp_groups.size(), 2u);
+  EXPECT_EQ(scan.files.at(0).cp_groups[0].id, "pigeon");
+  EXPECT_EQ(scan.files.at(0).cp_groups[0].description, "connects nobody");
+  EXPECT_THAT(registry.cp_group_ids(), ElementsAre("pigeon", "wire"));
+  EXPECT_EQ(registry.cp_group("wire")->id(), "wire");
+}
+
+TEST_F(LoaderTest, ADuplicateGroupIsAnErrorAndRegistersNothing) {
+  PluginRegistry registry;
+  try {
+    load_plugins({.files = {plugin("groups"), plugin("duplicate_group")}, .relative_to = ""}, registry);
+    FAIL() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDuplicateId);
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("group id 'wire'"), HasSubstr(plugin("groups")), HasSubstr(plugin("duplicate_group"))));
+  }
+  EXPECT_EQ(registry.find("unseen"), nullptr);
+}
+
 // Runs itself once more with a real user id that differs from the effective one, which is what a set-user-id program
 // has.
 TEST_F(LoaderTest, ASetUserIdProgramIgnoresTheEnvironment) {
@@ -386,7 +410,9 @@ INSTANTIATE_TEST_SUITE_P(Cases, ThrowTest,
                                          Throw{"bad_alloc", "(status 2): out of memory"},
                                          Throw{"runtime_error", "(status 1): the moon is full"},
                                          Throw{"int", "no std::exception"}, Throw{"id_case", "'Upper'"},
-                                         Throw{"id_twice", "registered twice"}, Throw{"null", "no backend"}),
+                                         Throw{"id_twice", "registered twice"}, Throw{"null", "no backend"},
+                                         Throw{"group_id_case", "group id 'Upper'"},
+                                         Throw{"group_id_twice", "registered twice"}, Throw{"null_group", "no group"}),
                          [](const auto& info) { return info.param.what; });
 
 TEST_F(LoaderTest, RegistersNothing) {

@@ -71,6 +71,26 @@ TEST(PluginRegistry, AnUnknownIdIsAnsweredWithTheNearest) {
   }
 }
 
+TEST(PluginRegistry, GroupsHaveIdsOfTheirOwn) {
+  PluginRegistry registry;
+  const auto mpi = std::make_shared<StubGroup>("mpi");
+  registry.add("mpi", std::make_shared<StubBackend>("mpi"), {});
+  registry.add_cp_group("mpi", mpi, {.file = "mpi.so", .plugin_id = "mpi"});
+  registry.add_cp_group("mpi", mpi, {.file = "again.so", .plugin_id = "mpi"});  // the same object
+  EXPECT_EQ(registry.cp_group("mpi"), mpi);
+  EXPECT_EQ(registry.find_cp_group("nccl"), nullptr);
+  EXPECT_THAT(registry.cp_group_ids(), testing::ElementsAre("mpi"));
+
+  const Error duplicate = error_of(
+      [&] { registry.add_cp_group("mpi", std::make_shared<StubGroup>("mpi"), {.file = "other.so", .plugin_id = ""}); });
+  EXPECT_EQ(duplicate.code(), ErrorCode::kDuplicateId) << duplicate.what();
+  EXPECT_THAT(duplicate.what(), AllOf(HasSubstr("group id 'mpi'"), HasSubstr("mpi.so"), HasSubstr("other.so")));
+
+  const Error unknown = error_of([&] { registry.cp_group("npi"); });
+  EXPECT_EQ(unknown.code(), ErrorCode::kConfig) << unknown.what();
+  EXPECT_THAT(unknown.what(), AllOf(HasSubstr("\"npi\""), HasSubstr("did you mean \"mpi\""), HasSubstr("threads")));
+}
+
 TEST(PluginRegistry, AvailabilityIsTheBackendsAnswer) {
   PluginRegistry registry;
   registry.add("stub", std::make_shared<StubBackend>("stub"), {});

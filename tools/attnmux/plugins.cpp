@@ -29,6 +29,10 @@ ordered_json to_json(const PluginFile& file) {
   }
   json["backends"] = ordered_json::array();
   for (const BackendInfo& backend : file.backends) json["backends"].push_back(to_json(backend));
+  json["cp_groups"] = ordered_json::array();
+  for (const CpGroupInfo& group : file.cp_groups) {
+    json["cp_groups"].push_back({{"id", group.id}, {"description", group.description}});
+  }
   return json;
 }
 
@@ -51,6 +55,9 @@ void print(const PluginScan& scan) {
     for (const BackendInfo& backend : file.backends) {
       std::cout << "      backend " << backend.id << " " << backend.version << ": " << backend.description << "\n";
     }
+    for (const CpGroupInfo& group : file.cp_groups) {
+      std::cout << "      group " << group.id << ": " << group.description << "\n";
+    }
   }
 }
 
@@ -62,7 +69,8 @@ int run_plugins(const Arguments& arguments) {
                .usage = "[--json]",
                .about =
                    "Shows every directory that is searched for plugins, every file found there with a verdict, and "
-                   "the\nattention backends that each registered. ATTNMUX_PLUGIN_FILES and ATTNMUX_PLUGIN_PATH "
+                   "the\nattention backends and groups of ranks that each registered. ATTNMUX_PLUGIN_FILES and "
+                   "ATTNMUX_PLUGIN_PATH "
                    "count as in a run.",
                .examples = {"attnmux plugins", "ATTNMUX_PLUGIN_FILES=./libacme.so attnmux plugins --json"}});
   flags.add("json", json, "answer as one JSON document");
@@ -77,6 +85,7 @@ int run_plugins(const Arguments& arguments) {
     }
     for (const PluginFile& file : scan.files) document["files"].push_back(to_json(file));
     document["backends"] = registry.backend_ids();
+    document["cp_groups"] = registry.cp_group_ids();
     print_json(document);
   } else {
     print(scan);

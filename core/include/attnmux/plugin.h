@@ -18,6 +18,7 @@
 
 #include "attnmux/abi_tag.h"
 #include "attnmux/backend.h"
+#include "attnmux/cp_group.h"
 #include "attnmux/export.h"
 
 namespace attnmux {
@@ -29,6 +30,8 @@ class ATTNMUX_API Registrar {
   // Under its info().id, which is what configs name: lower-case letters, digits, `_` and `-`. Throws
   // Error(kInvalidArgument) on another id or a null backend, Error(kDuplicateId) on an id used before by this plugin.
   virtual void add_backend(std::shared_ptr<const AttentionBackend> backend) = 0;
+  // A transport between processes, under its id(), which `[parallel] group` names. Ids and errors as for backends.
+  virtual void add_cp_group(std::shared_ptr<const CpGroupFactory> group) = 0;
 };
 
 enum class StatusCode : int32_t { kOk = 0, kFailed = 1, kOutOfMemory = 2 };
@@ -44,7 +47,7 @@ struct HostApi {
 struct PluginEntry {
   uint32_t struct_size;
   const AbiTag* abi;  // the object in section ".attnmux.abi"
-  const char* id;     // of the plugin; its backends have ids of their own
+  const char* id;     // of the plugin; what it registers has ids of its own
   const char* version;
   const char* vendor;
   StatusCode (*init)(const HostApi* host, Registrar* registrar) noexcept;

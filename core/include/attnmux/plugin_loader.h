@@ -44,17 +44,23 @@ struct PluginFolder {
 enum class PluginVerdict { kLoaded, kSameFile, kRefused };
 ATTNMUX_API std::string_view to_string(PluginVerdict verdict);  // "loaded", "same file", "refused"
 
+struct CpGroupInfo {
+  std::string id, description;
+};
+
 // One file of the search, in order, and what became of it.
 struct PluginFile {
   std::string file;
   std::string source;     // "config", "ATTNMUX_PLUGIN_FILES" or the folder's path
   bool required = false;  // named by config or environment: a refusal is an error
   PluginVerdict verdict = PluginVerdict::kRefused;
-  std::optional<ErrorCode> error;     // why it was refused
-  std::string text;                   // the error's text, or which file it is the same as
-  std::optional<AbiTag> abi;          // once the tag could be read: compiler, sm_list, torch_version
-  std::string id, version, vendor;    // once the entry could be called
-  std::vector<BackendInfo> backends;  // what it registered; BackendInfo::id is the id in the registry
+  std::optional<ErrorCode> error;   // why it was refused
+  std::string text;                 // the error's text, or which file it is the same as
+  std::optional<AbiTag> abi;        // once the tag could be read: compiler, sm_list, torch_version
+  std::string id, version, vendor;  // once the entry could be called
+  // What it registered, by the ids in the registry.
+  std::vector<BackendInfo> backends;
+  std::vector<CpGroupInfo> cp_groups;
 };
 
 struct PluginScan {

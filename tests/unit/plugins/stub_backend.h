@@ -1,4 +1,4 @@
-// A backend that declines everything: the plugin tests are about loading, not about attention.
+// A backend that declines everything and a group that connects nobody: the plugin tests are about loading.
 #pragma once
 
 #include <memory>
@@ -29,6 +29,17 @@ class StubBackend final : public AttentionBackend {
   BackwardResult backward(const Prepared&, const BackwardArgs&) const override {
     throw Error(ErrorCode::kUnsupported, "a stub");
   }
+
+ private:
+  std::string id_;
+};
+
+class StubGroup final : public CpGroupFactory {
+ public:
+  explicit StubGroup(std::string id) : id_(std::move(id)) {}
+  std::string id() const override { return id_; }
+  std::string description() const override { return "connects nobody"; }
+  std::shared_ptr<CpGroup> connect(const CpGroupOptions&) const override { throw Error(ErrorCode::kUsage, "a stub"); }
 
  private:
   std::string id_;

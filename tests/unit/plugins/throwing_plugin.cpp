@@ -20,6 +20,11 @@ void register_badly(const attnmux::HostApi&, attnmux::Registrar& registrar) {
   if (what == "id_case") registrar.add_backend(std::make_shared<attnmux::StubBackend>("Upper"));
   if (what == "id_twice") registrar.add_backend(std::make_shared<attnmux::StubBackend>("throwing"));
   if (what == "null") registrar.add_backend(nullptr);
+  if (what == "group_id_case") registrar.add_cp_group(std::make_shared<attnmux::StubGroup>("Upper"));
+  if (what == "group_id_twice") {
+    for (int i = 0; i < 2; ++i) registrar.add_cp_group(std::make_shared<attnmux::StubGroup>("throwing"));
+  }
+  if (what == "null_group") registrar.add_cp_group(nullptr);
 }
 
 }  // namespace
