@@ -75,6 +75,11 @@ int64_t JsonReader::integer() const {
   return value_.get<int64_t>();
 }
 
+double JsonReader::number() const {
+  if (!value_.is_number()) refuse("is " + found() + ", not a number");
+  return value_.get<double>();
+}
+
 std::vector<int64_t> JsonReader::integers() const {
   std::vector<int64_t> values(size());
   for (size_t i = 0; i < values.size(); ++i) values[i] = at(i).integer();

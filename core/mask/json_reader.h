@@ -27,6 +27,7 @@ class JsonReader {
   JsonReader at(size_t index) const;
 
   int64_t integer() const;
+  double number() const;
   std::vector<int64_t> integers() const;
   std::string string() const;
 

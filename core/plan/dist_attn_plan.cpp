@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "../mask/row_index.h"
 #include "../mask/trapezoid.h"
 #include "attnmux/error.h"
 #include "attnmux/ranges.h"
@@ -45,6 +46,19 @@ std::vector<std::vector<Range>> remote_keys(const AttnMaskSpec& mask, const Disp
     remote[rank] = subtract(remote[rank], dispatch.key_ranges_of(rank));
   }
   return remote;
+}
+
+std::vector<Trapezoid> trapezoids(const AttnMaskSpec& mask) {
+  std::vector<Trapezoid> pieces;
+  pieces.reserve(mask.disjoint_slices().size());
+  for (const AttnSlice& slice : mask.disjoint_slices()) pieces.push_back(*to_trapezoid(slice));
+  return pieces;
+}
+
+int64_t area_of(const std::vector<AttnSlice>& slices) {
+  int64_t sum = 0;
+  for (const AttnSlice& slice : slices) sum += area(slice);
+  return sum;
 }
 
 // The tokens of sorted `ranges` numbered [tokens.begin, tokens.end).
@@ -94,9 +108,10 @@ struct DistAttnPlan::State {
   State(const AttnMaskSpec& mask, const DispatchOptions& dispatch_options, const StageOptions& stage_options)
       : mask(mask),
         dispatch(plan_dispatch(mask, dispatch_options)),
+        pieces(trapezoids(mask)),
+        rows(pieces),
         owners(owners_of(dispatch)),
         whole(owners, remote_keys(mask, dispatch)) {
-    for (const AttnSlice& slice : mask.disjoint_slices()) pieces.push_back(*to_trapezoid(slice));
     std::vector<std::vector<Range>> remote;
     for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
       remote.push_back(whole.wanted(rank));
@@ -112,29 +127,31 @@ struct DistAttnPlan::State {
   }
 
   RankPlan derive(int32_t rank) const {
-    const std::vector<Range> own_keys = dispatch.key_ranges_of(rank);
     const std::vector<Range> queries = dispatch.ranges_of(rank);
-    const int64_t num_queries = count_tokens(queries);
-    const std::vector<Trapezoid> rows = local_rows(pieces, queries);
+    const std::vector<Range> own_keys = dispatch.key_ranges_of(rank);
+    const std::vector<Trapezoid> own = local_rows(pieces, rows, queries);
+    const auto against = [&](const std::vector<Range>& keys) {
+      return AttnMaskSpec(local_slices(own, keys), count_tokens(queries), count_tokens(keys));
+    };
     RankPlan plan{.rank = rank,
                   .queries = queries,
                   .remote_k = whole.wanted(rank),
-                  .host = {.keys = own_keys, .mask = local_mask(rows, num_queries, own_keys)},
+                  .host = {.keys = own_keys, .mask = against(own_keys)},
                   .cast = whole.args(rank, own_keys)};
     for (const Exchange& exchange : exchanges) {
       const std::vector<Range>& keys = exchange.wanted(rank);
-      plan.stages.push_back(
-          {.keys = keys, .mask = local_mask(rows, num_queries, keys), .cast = exchange.args(rank, own_keys)});
+      plan.stages.push_back({.keys = keys, .mask = against(keys), .cast = exchange.args(rank, own_keys)});
     }
     return plan;
   }
 
   const AttnMaskSpec mask;
   const DispatchPlan dispatch;
+  const std::vector<Trapezoid> pieces;  // of the mask
+  const RowIndex rows;
   const std::vector<OwnedRange> owners;
   const Exchange whole;             // all remote keys at once
   std::vector<Exchange> exchanges;  // one for each stage
-  std::vector<Trapezoid> pieces;    // of the mask
   int64_t tokens_moved = 0;
   Hash128 hash;
 
@@ -160,6 +177,24 @@ std::shared_ptr<const RankPlan> DistAttnPlan::rank(int32_t rank) const {
   std::shared_ptr<const RankPlan>& plan = state_->ranks[rank];
   if (!plan) plan = std::make_shared<const RankPlan>(state_->derive(rank));
   return plan;
+}
+
+std::vector<RankWork> DistAttnPlan::work() const {
+  const DispatchPlan& dispatch = state_->dispatch;
+  std::vector<std::vector<int64_t>> sent;  // by stage and rank
+  for (const Exchange& exchange : state_->exchanges) sent.push_back(exchange.tokens_sent());
+  std::vector<RankWork> work(dispatch.size());
+  for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
+    const std::vector<Trapezoid> own = local_rows(state_->pieces, state_->rows, dispatch.ranges_of(rank));
+    work[rank].host_area = area_of(local_slices(own, dispatch.key_ranges_of(rank)));
+    for (int64_t stage = 0; stage < stages(); ++stage) {
+      const std::vector<Range>& keys = state_->exchanges[stage].wanted(rank);
+      work[rank].stages.push_back({.area = area_of(local_slices(own, keys)),
+                                   .tokens_received = count_tokens(keys),
+                                   .tokens_sent = sent[stage][rank]});
+    }
+  }
+  return work;
 }
 
 int64_t DistAttnPlan::redundant_tokens() const {

@@ -28,6 +28,27 @@ Exchange::Exchange(const std::vector<OwnedRange>& owners, std::vector<std::vecto
   cuts_.erase(std::unique(cuts_.begin(), cuts_.end()), cuts_.end());
 }
 
+std::vector<int64_t> Exchange::tokens_sent() const {
+  std::vector<int64_t> change(cuts_.size(), 0);  // at each cut: wishes that begin minus wishes that end
+  const auto at = [&](int64_t cut) { return std::lower_bound(cuts_.begin(), cuts_.end(), cut) - cuts_.begin(); };
+  for (const std::vector<Range>& ranges : wanted_) {
+    for (const Range& range : ranges) {
+      ++change[at(range.begin)];
+      --change[at(range.end)];
+    }
+  }
+  std::vector<int64_t> sent(wanted_.size(), 0);
+  int64_t wishes = 0;
+  auto owner = owners_.begin();
+  for (size_t i = 0; i + 1 < cuts_.size(); ++i) {
+    wishes += change[i];
+    if (wishes == 0) continue;
+    while (owner->tokens.end <= cuts_[i]) ++owner;
+    sent[owner->rank] += wishes * (cuts_[i + 1] - cuts_[i]);
+  }
+  return sent;
+}
+
 std::vector<Range> Exchange::pieces(const std::vector<Range>& ranges) const {
   std::vector<Range> pieces;
   for (const Range& range : ranges) {

@@ -25,6 +25,9 @@ class Exchange {
 
   const std::vector<Range>& wanted(int32_t rank) const { return wanted_[rank]; }
 
+  // Per rank, tokens that it sends; a token counts once for each rank that gets it.
+  std::vector<int64_t> tokens_sent() const;
+
   // own: the rank's tokens, ascending.
   GroupCastArgs args(int32_t rank, const std::vector<Range>& own) const;
 

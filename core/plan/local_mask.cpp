@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "attnmux/ranges.h"
-
 namespace attnmux {
 namespace {
 
@@ -30,8 +28,6 @@ class LocalKeys {
     return {before + key - at->begin, true, at->end - key};
   }
 
-  int64_t size() const { return before_.back(); }
-
  private:
   const std::vector<Range>& ranges_;
   std::vector<int64_t> before_;
@@ -39,25 +35,29 @@ class LocalKeys {
 
 }  // namespace
 
-std::vector<Trapezoid> local_rows(const std::vector<Trapezoid>& pieces, const std::vector<Range>& queries) {
-  std::vector<int64_t> before(queries.size() + 1, 0);
-  for (size_t i = 0; i < queries.size(); ++i) before[i + 1] = before[i] + queries[i].size();
+std::vector<Trapezoid> local_rows(const std::vector<Trapezoid>& pieces, const RowIndex& index,
+                                  const std::vector<Range>& queries) {
   std::vector<Trapezoid> rows;
-  for (const Trapezoid& piece : pieces) {
-    auto at = std::partition_point(queries.begin(), queries.end(), [&](const Range& q) { return q.end <= piece.q0; });
-    for (; at != queries.end() && at->begin < piece.q1; ++at) {
-      const int64_t first = std::max(piece.q0, at->begin);
-      const int64_t local = before[at - queries.begin()] + first - at->begin;
+  int64_t before = 0;
+  for (const Range& range : queries) {
+    const auto add = [&](const Trapezoid& piece) {
+      const int64_t first = std::max(piece.q0, range.begin);
+      const int64_t local = before + first - range.begin;
       rows.push_back({.q0 = local,
-                      .q1 = local + std::min(piece.q1, at->end) - first,
+                      .q1 = local + std::min(piece.q1, range.end) - first,
                       .left = Edge::through(local, piece.left.at(first), piece.left.moving),
                       .right = Edge::through(local, piece.right.at(first), piece.right.moving)});
-    }
+    };
+    index.for_each(pieces, range.begin, [&](size_t i) { add(pieces[i]); });
+    auto next = std::partition_point(pieces.begin(), pieces.end(),
+                                     [&](const Trapezoid& piece) { return piece.q0 <= range.begin; });
+    for (; next != pieces.end() && next->q0 < range.end; ++next) add(*next);
+    before += range.size();
   }
   return rows;
 }
 
-AttnMaskSpec local_mask(const std::vector<Trapezoid>& rows, int64_t num_queries, const std::vector<Range>& keys) {
+std::vector<AttnSlice> local_slices(const std::vector<Trapezoid>& rows, const std::vector<Range>& keys) {
   const LocalKeys local(keys);
   std::vector<AttnSlice> slices;
   for (const Trapezoid& piece : rows) {
@@ -75,7 +75,7 @@ AttnMaskSpec local_mask(const std::vector<Trapezoid>& rows, int64_t num_queries,
       row += height;
     }
   }
-  return AttnMaskSpec(std::move(slices), num_queries, local.size());
+  return slices;
 }
 
 }  // namespace attnmux

@@ -4,16 +4,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "../mask/row_index.h"
 #include "../mask/trapezoid.h"
 #include "attnmux/mask.h"
 
 namespace attnmux {
 
 // Rows of disjoint trapezoids that lie in a set of queries, numbered there: q0 and q1 are local, edges hold global
-// keys. queries: ascending, disjoint. pieces: sorted by q0.
-std::vector<Trapezoid> local_rows(const std::vector<Trapezoid>& pieces, const std::vector<Range>& queries);
+// keys. queries: ascending, disjoint. pieces: sorted by q0, `index` made from them. O(log pieces) for each that is
+// found.
+std::vector<Trapezoid> local_rows(const std::vector<Trapezoid>& pieces, const RowIndex& index,
+                                  const std::vector<Range>& queries);
 
-// The mask of those rows against the keys of `keys` (ascending, disjoint), numbered one range behind another.
-AttnMaskSpec local_mask(const std::vector<Trapezoid>& rows, int64_t num_queries, const std::vector<Range>& keys);
+// Those rows against the keys of `keys` (ascending, disjoint), numbered one range behind another: disjoint slices.
+std::vector<AttnSlice> local_slices(const std::vector<Trapezoid>& rows, const std::vector<Range>& keys);
 
 }  // namespace attnmux

@@ -165,6 +165,25 @@ TEST(DistAttnPlanProperty, EachRemoteTokenArrivesOnce) {
   });
 }
 
+TEST(DistAttnPlanProperty, WorkIsWhatTheRankPlansHold) {
+  check_property(1500, [] {
+    const Case c = *rc::gen::exec(random_case);
+    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.stages);
+    const std::vector<RankWork> work = plan.work();
+    RC_ASSERT(std::ssize(work) == plan.dispatch().size());
+    for (int32_t rank = 0; rank < plan.dispatch().size(); ++rank) {
+      const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
+      RC_ASSERT(work[rank].host_area == mine->host.mask.area());
+      RC_ASSERT(work[rank].stages.size() == mine->stages.size());
+      for (size_t stage = 0; stage < mine->stages.size(); ++stage) {
+        RC_ASSERT(work[rank].stages[stage].area == mine->stages[stage].mask.area());
+        RC_ASSERT(work[rank].stages[stage].tokens_received == mine->stages[stage].cast.tokens_received());
+        RC_ASSERT(work[rank].stages[stage].tokens_sent == mine->stages[stage].cast.tokens_sent());
+      }
+    }
+  });
+}
+
 TEST(DistAttnPlanProperty, IoAwareMovesNoMoreThanMinHeap) {
   check_property(1000, [] {
     Case c = *rc::gen::exec(random_case);

@@ -32,6 +32,7 @@ struct DispatchOptions {
   int64_t chunk_size = 512;  // tokens
   bool pad = false;          // to a multiple of chunk_size * cp; padding attends nothing and is attended by nothing
   DispatchSolver solver = DispatchSolver::kMinHeap;
+  friend bool operator==(const DispatchOptions&, const DispatchOptions&) = default;
 };
 
 struct ATTNMUX_API DispatchPlan {

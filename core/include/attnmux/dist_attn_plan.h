@@ -47,6 +47,17 @@ struct RankPlan {
   std::vector<StagePlan> stages;  // none where no rank has remote keys
 };
 
+// The size of a rank's parts, without their masks.
+struct StageWork {
+  int64_t area = 0;  // attended pairs
+  int64_t tokens_received = 0;
+  int64_t tokens_sent = 0;  // a token counts once for each rank that gets it
+};
+struct RankWork {
+  int64_t host_area = 0;
+  std::vector<StageWork> stages;
+};
+
 class ATTNMUX_API DistAttnPlan {
  public:
   DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages);
@@ -56,9 +67,10 @@ class ATTNMUX_API DistAttnPlan {
   int64_t stages() const;
   // Derived when first asked for, then kept.
   std::shared_ptr<const RankPlan> rank(int32_t rank) const;
-  int64_t tokens_moved() const;      // over all ranks
-  int64_t redundant_tokens() const;  // counted from the exchanges' arguments; 0
-  Hash128 hash() const;              // of mask, options and dispatch
+  std::vector<RankWork> work() const;  // of all ranks; for thousands of them a matter of milliseconds
+  int64_t tokens_moved() const;        // over all ranks
+  int64_t redundant_tokens() const;    // counted from the exchanges' arguments; 0
+  Hash128 hash() const;                // of mask, options and dispatch
 
  private:
   struct State;
