@@ -1,6 +1,7 @@
 #include "ffa_sm90/backward_plan.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "ffa_sm90/mask_bits.h"
 
@@ -43,6 +44,115 @@ struct StepMasks {
   std::array<int32_t, 2> mask;
 };
 
+// Neighbouring steps that attend a k tile, all wholly or a single one in part.
+struct Piece {
+  int32_t first;
+  int32_t count;
+  int32_t mask;  // kUnmasked or an index into the plan's masks
+};
+
+void append_pieces(const TileRun& run, const std::vector<StepMasks>& step_masks, int steps,
+                   std::vector<Piece>& pieces) {
+  const auto append_unmasked = [&](int32_t first, int32_t count) {
+    const bool joins =
+        !pieces.empty() && pieces.back().mask == kUnmasked && pieces.back().first + pieces.back().count == first;
+    if (joins) {
+      pieces.back().count += count;
+    } else {
+      pieces.push_back({first, count, kUnmasked});
+    }
+  };
+  if (run.mask_id == kUnmasked) return append_unmasked(run.tile * steps, run.count * steps);
+  const StepMasks& masks = step_masks[run.mask_id];
+  for (int i = 0; i < steps; ++i) {
+    const int32_t step = run.tile * steps + i;
+    if (masks.fill[i] == Fill::kFull) append_unmasked(step, 1);
+    if (masks.fill[i] == Fill::kPartial) pieces.push_back({step, 1, masks.mask[i]});
+  }
+}
+
+void append_record(int32_t k_tile, const std::vector<Piece>& pieces, BackwardPlan& backward) {
+  KTileRecord record{.k_tile = k_tile, .begin = static_cast<int32_t>(backward.entries.size())};
+  for (const Piece& piece : pieces) {
+    if (piece.mask == kUnmasked) continue;
+    backward.entries.push_back({piece.first, piece.mask});
+    ++record.num_masked;
+  }
+  for (const Piece& piece : pieces) {
+    if (piece.mask != kUnmasked) continue;
+    backward.entries.push_back({piece.first, piece.count});
+    record.num_unmasked += piece.count;
+  }
+  backward.records.push_back(record);
+}
+
+void append_ordered_record(int32_t k_tile, const std::vector<Piece>& pieces, BackwardPlan& backward) {
+  KTileRecord record{.k_tile = k_tile, .begin = static_cast<int32_t>(backward.ordered_entries.size())};
+  auto next = pieces.rbegin();
+  for (; next != pieces.rend() && next->mask != kUnmasked; ++next) {
+    backward.ordered_entries.push_back({next->first, next->mask});
+    ++record.num_masked;
+  }
+  for (auto piece = next; piece != pieces.rend(); ++piece) {
+    if (piece->mask != kUnmasked) continue;
+    backward.ordered_entries.push_back({piece->first + piece->count - 1, piece->count});
+    record.num_unmasked += piece->count;
+  }
+  for (auto piece = next; piece != pieces.rend(); ++piece) {
+    if (piece->mask == kUnmasked) continue;
+    backward.ordered_entries.push_back({piece->first, piece->mask});
+    ++record.num_masked_behind;
+  }
+  backward.ordered_records.push_back(record);
+}
+
+void append_writers(const TilePlan& plan, const std::vector<StepMasks>& step_masks, int steps, BackwardPlan& backward) {
+  backward.writer_begin.reserve(plan.num_q_tiles + 1);
+  backward.writers.reserve(plan.run_list.size());
+  backward.writer_begin.push_back(0);
+  for (int32_t q_tile = 0; q_tile < plan.num_q_tiles; ++q_tile) {
+    WriterRun writer{};
+    for (const TileRun& run : plan.runs(q_tile)) {
+      writer.k_tile = run.tile;
+      backward.writers.push_back(writer);
+      for (int i = 0; i < steps; ++i) {
+        const bool attends = run.mask_id == kUnmasked || step_masks[run.mask_id].fill[i] != Fill::kEmpty;
+        writer.before[i] += attends ? run.count : 0;
+      }
+    }
+    backward.writer_begin.push_back(static_cast<int32_t>(backward.writers.size()));
+  }
+}
+
+// The rows of a q tile that have keys, but at most kScarceKeys.
+void append_scarce_rows(const TilePlan& plan, int32_t q_tile, std::vector<ScarceRow>& rows) {
+  const std::span<const TileRun> runs = plan.runs(q_tile);
+  for (const TileRun& run : runs) {
+    if (run.mask_id == kUnmasked) return;
+  }
+  std::array<int, kTile> keys{};
+  for (const TileRun& run : runs) {
+    for (int row = 0; row < kTile; ++row) {
+      const RowBits bits = row_bits(plan.masks, run.mask_id, row);
+      keys[row] += std::popcount(bits[0]) + std::popcount(bits[1]);
+    }
+    if (std::all_of(keys.begin(), keys.end(), [](int count) { return count > kScarceKeys; })) return;
+  }
+  for (int row = 0; row < kTile; ++row) {
+    if (keys[row] == 0 || keys[row] > kScarceKeys) continue;
+    ScarceRow& scarce = rows.emplace_back(ScarceRow{.row = q_tile * kTile + row, .keys = {-1, -1, -1, -1}});
+    int32_t* next = scarce.keys;
+    for (const TileRun& run : runs) {
+      const RowBits bits = row_bits(plan.masks, run.mask_id, row);
+      for (int half = 0; half < 2; ++half) {
+        for (uint64_t left = bits[half]; left != 0; left &= left - 1) {
+          *next++ = run.tile * kTile + half * 64 + std::countr_zero(left);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 BackwardPlan make_backward_plan(const TilePlan& plan, const TransposedTilePlan& by_key, int rows) {
@@ -65,36 +175,17 @@ BackwardPlan make_backward_plan(const TilePlan& plan, const TransposedTilePlan& 
   }
 
   backward.records.reserve(plan.num_k_tiles);
+  backward.ordered_records.reserve(plan.num_k_tiles);
+  std::vector<Piece> pieces;
   for (int32_t k_tile = 0; k_tile < plan.num_k_tiles; ++k_tile) {
-    KTileRecord record{
-        .k_tile = k_tile, .begin = static_cast<int32_t>(backward.entries.size()), .num_masked = 0, .num_unmasked = 0};
-    for (const TileRun& run : by_key.runs(k_tile)) {
-      if (run.mask_id == kUnmasked) continue;
-      for (int i = 0; i < steps; ++i) {
-        if (step_masks[run.mask_id].fill[i] != Fill::kPartial) continue;
-        backward.entries.push_back({run.tile * steps + i, step_masks[run.mask_id].mask[i]});
-        ++record.num_masked;
-      }
-    }
-    const size_t first_run = backward.entries.size();
-    const auto append_run = [&](int32_t first, int32_t count) {
-      record.num_unmasked += count;
-      if (backward.entries.size() > first_run && backward.entries.back().x + backward.entries.back().y == first) {
-        backward.entries.back().y += count;
-      } else {
-        backward.entries.push_back({first, count});
-      }
-    };
-    for (const TileRun& run : by_key.runs(k_tile)) {
-      if (run.mask_id == kUnmasked) {
-        append_run(run.tile * steps, run.count * steps);
-        continue;
-      }
-      for (int i = 0; i < steps; ++i) {
-        if (step_masks[run.mask_id].fill[i] == Fill::kFull) append_run(run.tile * steps + i, 1);
-      }
-    }
-    backward.records.push_back(record);
+    pieces.clear();
+    for (const TileRun& run : by_key.runs(k_tile)) append_pieces(run, step_masks, steps, pieces);
+    append_record(k_tile, pieces, backward);
+    append_ordered_record(k_tile, pieces, backward);
+  }
+  append_writers(plan, step_masks, steps, backward);
+  for (int32_t q_tile = 0; q_tile < plan.num_q_tiles; ++q_tile) {
+    append_scarce_rows(plan, q_tile, backward.scarce_rows);
   }
   std::stable_sort(backward.records.begin(), backward.records.end(), [](const KTileRecord& a, const KTileRecord& b) {
     return a.num_masked + a.num_unmasked > b.num_masked + b.num_unmasked;

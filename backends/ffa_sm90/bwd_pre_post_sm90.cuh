@@ -15,15 +15,42 @@ __device__ __forceinline__ float2 unpack(uint32_t pair) {
   }
 }
 
+// Tensors with inner stride 1 and 16-byte aligned rows; strides in elements.
 struct RowSumParams {
-  const void* out;   // [total_q, heads_q, head_dim], inner stride 1, 16-byte aligned rows
+  const void* out;   // [total_q, heads_q, head_dim]
   const void* dout;  // likewise
   const float* lse;  // [total_q, heads_q]
   float* lse_log2;   // [heads_q, padded_q]
   float* dout_out;   // [heads_q, padded_q]
-  int64_t out_token_stride, out_head_stride, dout_token_stride, dout_head_stride;  // elements
+  int64_t out_token_stride, out_head_stride, dout_token_stride, dout_head_stride;
   int32_t total_q, padded_q, heads_q;
 };
+
+// Eight elements of a row.
+template <class T>
+__device__ __forceinline__ uint4 load_part(const void* tensor, int64_t element) {
+  return *reinterpret_cast<const uint4*>(static_cast<const T*>(tensor) + element);
+}
+
+template <class T>
+__device__ __forceinline__ float dot(const uint4& a, const uint4& b) {
+  const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 u = unpack<T>(x[i]), v = unpack<T>(y[i]);
+    sum = fmaf(u.x, v.x, fmaf(u.y, v.y, sum));
+  }
+  return sum;
+}
+
+// Over groups of kThreads threads; the whole warp takes part.
+template <int kThreads>
+__device__ __forceinline__ float group_sum(float part) {
+#pragma unroll
+  for (int offset = kThreads / 2; offset > 0; offset /= 2) part += __shfl_xor_sync(0xffffffff, part, offset);
+  return part;
+}
 
 // lse_log2 = lse log2(e), 0 for rows without keys and beyond the end; dout_out = -rowsum(dout * out). A group of
 // head_dim / 8 threads takes a row, 16 bytes of each tensor a thread.
@@ -35,26 +62,57 @@ __global__ void __launch_bounds__(256) ffa_row_sum_kernel(const RowSumParams par
   const int part = threadIdx.x % kThreads;
   float sum = 0.0f, lse = 0.0f;
   if (row < params.total_q) {
-    const uint4 a = *reinterpret_cast<const uint4*>(static_cast<const T*>(params.out) + row * params.out_token_stride +
-                                                    head * params.out_head_stride + part * 8);
-    const uint4 b =
-        *reinterpret_cast<const uint4*>(static_cast<const T*>(params.dout) + row * params.dout_token_stride +
-                                        head * params.dout_head_stride + part * 8);
-    const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 u = unpack<T>(x[i]), v = unpack<T>(y[i]);
-      sum = fmaf(u.x, v.x, fmaf(u.y, v.y, sum));
-    }
+    sum = dot<T>(load_part<T>(params.out, row * params.out_token_stride + head * params.out_head_stride + part * 8),
+                 load_part<T>(params.dout, row * params.dout_token_stride + head * params.dout_head_stride + part * 8));
     lse = params.lse[int64_t{row} * params.heads_q + head];
   }
-#pragma unroll
-  for (int offset = kThreads / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffff, sum, offset);
+  sum = group_sum<kThreads>(sum);
   if (part == 0 && row < params.padded_q) {
     const int64_t index = int64_t{head} * params.padded_q + row;
     params.dout_out[index] = -sum;
     params.lse_log2[index] = lse == -INFINITY ? 0.0f : lse * 1.4426950408889634f;
   }
+}
+
+struct ScarceRowParams {
+  const ScarceRow* rows;
+  const void *q, *dout;   // [total_q, heads_q, head_dim]
+  const void *k, *v;      // [total_k, heads_kv, head_dim]
+  const float* lse_log2;  // as above
+  float* dout_out;
+  int64_t q_token_stride, q_head_stride, dout_token_stride, dout_head_stride;
+  int64_t k_token_stride, k_head_stride, v_token_stride, v_head_stride;
+  float scale_log2;
+  int32_t num_rows, padded_q, group;
+};
+
+// Out is rounded. Over many keys it is small, and its rounding is lost among that of P and dS. In a row of a few keys
+// it is as large as V, and dS = P (dP - rowsum(dout * out)) cancels: there rowsum = sum P dP is taken over the keys
+// themselves. Unless they are not the whole softmax, which may have run over more keys than this call's.
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(256) ffa_scarce_row_kernel(const ScarceRowParams params) {
+  constexpr int kThreads = kHeadDim / 8;
+  const int index = blockIdx.x * (256 / kThreads) + threadIdx.x / kThreads;
+  const int head = blockIdx.y, head_kv = head / params.group;
+  const int part = threadIdx.x % kThreads * 8;
+  const ScarceRow scarce = params.rows[min(index, params.num_rows - 1)];
+  const int64_t place = int64_t{head} * params.padded_q + scarce.row;
+  const float lse_log2 = params.lse_log2[place];
+  const uint4 q = load_part<T>(params.q, scarce.row * params.q_token_stride + head * params.q_head_stride + part);
+  const uint4 dout =
+      load_part<T>(params.dout, scarce.row * params.dout_token_stride + head * params.dout_head_stride + part);
+  float total = 0.0f, sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kScarceKeys; ++i) {
+    const int64_t key = max(scarce.keys[i], 0);
+    const uint4 k = load_part<T>(params.k, key * params.k_token_stride + head_kv * params.k_head_stride + part);
+    const uint4 v = load_part<T>(params.v, key * params.v_token_stride + head_kv * params.v_head_stride + part);
+    const float s = group_sum<kThreads>(dot<T>(q, k)), dp = group_sum<kThreads>(dot<T>(dout, v));
+    const float p = scarce.keys[i] < 0 ? 0.0f : exp2_approx(fmaf(s, params.scale_log2, -lse_log2));
+    total += p;
+    sum = fmaf(p, dp, sum);
+  }
+  if (part == 0 && index < params.num_rows && total > 1.0f - 1e-4f) params.dout_out[place] = -sum;
 }
 
 struct DqParams {

@@ -4,6 +4,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
@@ -18,7 +19,6 @@ namespace attnmux::ffa_sm90 {
 namespace {
 
 constexpr std::string_view kId = "magi";
-constexpr int64_t kMaxTokens = (int64_t{1} << 31) - kTile;
 
 std::optional<Reason> built_head_dim(const AttentionRequest& request) {
   if (request.head_dim == 64 || request.head_dim == 128) return std::nullopt;
@@ -33,16 +33,23 @@ std::optional<Reason> hopper(const AttentionRequest& request) {
 }
 
 std::optional<Reason> tokens_within_limit(const AttentionRequest& request) {
-  if (request.max_tokens <= kMaxTokens) return std::nullopt;
-  return Reason{ReasonCode::kLength, std::to_string(request.max_tokens) + " tokens",
-                "at most " + std::to_string(kMaxTokens) + " tokens", "shorten the packed sequence"};
+  if (request.max_tokens > kMaxTokens) {
+    return Reason{ReasonCode::kLength, std::to_string(request.max_tokens) + " tokens",
+                  "at most " + std::to_string(kMaxTokens) + " tokens", "shorten the packed sequence"};
+  }
+  if (items(request.max_tokens, request.heads_q) > kMaxItems) {
+    return Reason{ReasonCode::kLength,
+                  std::to_string(request.max_tokens) + " tokens of " + std::to_string(request.heads_q) + " heads",
+                  "at most " + std::to_string(kMaxItems) + " pairs of 64 tokens and a head",
+                  "shorten the packed sequence"};
+  }
+  return std::nullopt;
 }
 
-// dQ is summed in the order in which blocks arrive. Forward is deterministic as it is.
-std::optional<Reason> order_of_sums(const AttentionRequest& request) {
-  if (!request.deterministic || !request.training) return std::nullopt;
-  return Reason{ReasonCode::kDeterministic, "deterministic gradients", "no such demand on CUDA",
-                "drop the demand for this module or choose another backend"};
+std::optional<Reason> heads_within_limit(const AttentionRequest& request) {
+  if (request.heads_q <= kMaxHeads) return std::nullopt;
+  return Reason{ReasonCode::kHeads, std::to_string(request.heads_q) + " query heads",
+                "at most " + std::to_string(kMaxHeads), "split the heads over several calls"};
 }
 
 constexpr Gate kGates[] = {
@@ -50,10 +57,10 @@ constexpr Gate kGates[] = {
     valid_heads,
     built_head_dim,
     equal_head_dims,
+    heads_within_limit,
     tokens_within_limit,
     on_device<DeviceKind::kCuda>,
     hopper,
-    order_of_sums,
     no_softcap,
     no_attention_sink,
     no_dropout,
@@ -132,9 +139,6 @@ class FfaBackend final : public AttentionBackend {
   BackwardResult backward(const Prepared& prepared, const BackwardArgs& args) const override {
     const auto& own = prepared_as<FfaPrepared>(prepared, kId);
     check_call(own, args.q, args.k, args.softmax_scale);
-    if (args.deterministic) {
-      throw Error(ErrorCode::kUnsupported, "magi: deterministic gradients were asked for, which its CUDA kernel lacks");
-    }
     if (args.q.size(0) == 0 || args.k.size(0) == 0) {
       return {.dq = at::zeros(args.q.sizes(), args.q.options()),
               .dk = at::zeros(args.k.sizes(), args.k.options()),
@@ -148,8 +152,8 @@ class FfaBackend final : public AttentionBackend {
     const at::Tensor lse = args.lse.contiguous();
     const at::Tensor dq = at::empty(q.sizes(), q.options());
     const at::Tensor dk = at::empty(k.sizes(), k.options()), dv = at::empty(v.sizes(), v.options());
-    const at::Tensor workspace =
-        at::empty({backward_workspace_bytes(q.size(0), q.size(1), q.size(2))}, q.options().dtype(at::kByte));
+    const at::Tensor workspace = at::empty(
+        {backward_workspace_bytes(q.size(0), q.size(1), q.size(2), args.deterministic)}, q.options().dtype(at::kByte));
     ffa_sm90::backward({.element = element_of(q),
                         .q = view_of(q),
                         .k = view_of(k),
@@ -162,6 +166,7 @@ class FfaBackend final : public AttentionBackend {
                         .dv = view_of(dv),
                         .workspace = workspace.mutable_data_ptr(),
                         .softmax_scale = static_cast<float>(args.softmax_scale),
+                        .deterministic = args.deterministic,
                         .plan = own.backward_plan()},
                        native(stream));
     return {.dq = dq, .dk = dk, .dv = dv};
@@ -183,9 +188,10 @@ class FfaBackend final : public AttentionBackend {
                       std::to_string(k.size(1)) + " heads of " + std::to_string(q.size(2)) + " on GPU " +
                       std::to_string(q.device().index()) + "; prepare the mask for this shape and device");
     }
-    if (!(softmax_scale > 0 && softmax_scale <= std::numeric_limits<float>::max())) {
+    constexpr double kMaxScale = std::numeric_limits<float>::max() / 2;  // it is multiplied by log2(e)
+    if (!(std::abs(softmax_scale) <= kMaxScale)) {
       throw Error(ErrorCode::kInvalidArgument, "magi: softmax_scale " + std::to_string(softmax_scale) +
-                                                   "; the CUDA kernel takes positive, finite ones");
+                                                   "; the CUDA kernel takes finite ones of fp32's range");
     }
   }
 };

@@ -19,15 +19,21 @@ struct Workspace {
   float* dq;
   float* lse_log2;
   float* dout_out;
-  int32_t* counter;
+  int32_t* counter;  // turns right behind it: one memset clears both
+  int32_t* turns;
 };
+
+int64_t num_turns(int64_t tokens_q, int64_t heads_q, int64_t head_dim) {
+  return padded(tokens_q) / backward_rows(static_cast<int>(head_dim)) * heads_q;
+}
 
 Workspace split_workspace(void* base, int64_t tokens_q, int64_t heads_q, int64_t head_dim) {
   const int64_t rows = padded(tokens_q) * heads_q;
   float* dq = static_cast<float*>(base);
   float* lse_log2 = dq + rows * head_dim;
   float* dout_out = lse_log2 + rows;
-  return {dq, lse_log2, dout_out, reinterpret_cast<int32_t*>(dout_out + rows)};
+  int32_t* counter = reinterpret_cast<int32_t*>(dout_out + rows);
+  return {dq, lse_log2, dout_out, counter, counter + 1};
 }
 
 // kv heads of the largest divisor of heads_kv whose queries fit into the section, but enough to occupy all blocks: the
@@ -51,7 +57,8 @@ void launch(const BackwardCall& call, const BwdParams& params, const Workspace& 
   const int64_t padded_q = params.padded_q;
   const auto heads_q = static_cast<unsigned>(call.q.heads);
   check(cudaMemsetAsync(workspace.dq, 0, padded_q * call.q.heads * kHeadDim * sizeof(float), stream), "clearing dq");
-  check(cudaMemsetAsync(workspace.counter, 0, sizeof(int32_t), stream), "clearing the work counter");
+  const int64_t counters = 1 + (call.deterministic ? num_turns(call.q.tokens, call.q.heads, kHeadDim) : 0);
+  check(cudaMemsetAsync(workspace.counter, 0, counters * sizeof(int32_t), stream), "clearing the work counter");
   const RowSumParams row_sum{.out = call.out.data,
                              .dout = call.dout.data,
                              .lse = call.lse,
@@ -68,6 +75,30 @@ void launch(const BackwardCall& call, const BwdParams& params, const Workspace& 
   ffa_row_sum_kernel<T, kHeadDim>
       <<<dim3(static_cast<unsigned>(padded_q / kRowsOfBlock), heads_q), 256, 0, stream>>>(row_sum);
   check(cudaGetLastError(), "launching the row sums");
+  if (call.plan.num_scarce_rows > 0) {
+    const ScarceRowParams scarce{.rows = call.plan.scarce_rows,
+                                 .q = call.q.data,
+                                 .dout = call.dout.data,
+                                 .k = call.k.data,
+                                 .v = call.v.data,
+                                 .lse_log2 = workspace.lse_log2,
+                                 .dout_out = workspace.dout_out,
+                                 .q_token_stride = call.q.token_stride,
+                                 .q_head_stride = call.q.head_stride,
+                                 .dout_token_stride = call.dout.token_stride,
+                                 .dout_head_stride = call.dout.head_stride,
+                                 .k_token_stride = call.k.token_stride,
+                                 .k_head_stride = call.k.head_stride,
+                                 .v_token_stride = call.v.token_stride,
+                                 .v_head_stride = call.v.head_stride,
+                                 .scale_log2 = params.scale_log2,
+                                 .num_rows = call.plan.num_scarce_rows,
+                                 .padded_q = params.padded_q,
+                                 .group = params.group};
+    const int blocks = (scarce.num_rows + kRowsOfBlock - 1) / kRowsOfBlock;
+    ffa_scarce_row_kernel<T, kHeadDim><<<dim3(static_cast<unsigned>(blocks), heads_q), 256, 0, stream>>>(scarce);
+    check(cudaGetLastError(), "launching the row sums of rows of few keys");
+  }
 
   const int64_t items = int64_t{params.num_k_tiles} * params.heads_kv;
   kernel<<<static_cast<int>(std::min<int64_t>(items, multiprocessors())), 384, kShared, stream>>>(params);
@@ -87,8 +118,9 @@ void launch(const BackwardCall& call, const BwdParams& params, const Workspace& 
 
 }  // namespace
 
-int64_t backward_workspace_bytes(int64_t tokens_q, int64_t heads_q, int64_t head_dim) {
-  return padded(tokens_q) * heads_q * (head_dim + 2) * 4 + 16;
+int64_t backward_workspace_bytes(int64_t tokens_q, int64_t heads_q, int64_t head_dim, bool deterministic) {
+  return padded(tokens_q) * heads_q * (head_dim + 2) * 4 + 16 +
+         (deterministic ? num_turns(tokens_q, heads_q, head_dim) * 4 : 0);
 }
 
 void backward(const BackwardCall& call, cudaStream_t stream) {
@@ -101,9 +133,12 @@ void backward(const BackwardCall& call, cudaStream_t stream) {
       .v_map = make_tensor_map("v", call.v, call.element, kTile),
       .dk_map = make_tensor_map("dk", call.dk, call.element, kTile / 2),
       .dv_map = make_tensor_map("dv", call.dv, call.element, kTile / 2),
-      .records = call.plan.records,
-      .entries = call.plan.entries,
+      .records = call.deterministic ? call.plan.ordered_records : call.plan.records,
+      .entries = call.deterministic ? call.plan.ordered_entries : call.plan.entries,
       .masks = static_cast<const char*>(call.plan.masks),
+      .turns = call.deterministic ? workspace.turns : nullptr,
+      .writer_begin = call.plan.writer_begin,
+      .writers = call.plan.writers,
       .counter = workspace.counter,
       .lse_log2 = workspace.lse_log2,
       .dout_out = workspace.dout_out,

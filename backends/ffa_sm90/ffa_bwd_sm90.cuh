@@ -10,14 +10,16 @@
 //   dQ  = dS K                     over all 128 keys: dS^T crosses between the warpgroups through shared memory.
 //   Warpgroup
 //                                  g makes columns 64 g .. of dQ (head_dim 128) or rows 64 g .. (head_dim 64)
-// dQ leaves as fp32 through bulk reduce-add, in the order in which the accumulators lie in registers (see dq_convert).
+// dQ leaves as fp32 through bulk reduce-add, in the order in which the accumulators lie in registers (see
+// ffa_dq_kernel). Blocks add to a step as they come, or, for gradients that are the same in every run, in the order of
+// their k tiles: each step of each head counts the tiles that are in (`turns`), and warp 1 waits for its rank.
 //
 // Shared memory (head_dim 128; the same total for 64), tiles of 64 columns with 128-byte swizzle:
 //   K, V      64 KB   dK and dV are staged over them on the way out
 //   Q[2]      32 KB   dO[2] 32 KB
 //   dS^T[2]   32 KB   [keys, queries]
 //   dQ[2]     32 KB   one part a warpgroup
-//   lse[2], dout_out[2], mask[2], step[4], header
+//   lse[2], dout_out[2], mask[2], step[4] (where its dQ goes), header of the item
 //
 // Barriers: full/empty pairs for K with V, Q and dO. Named barriers: kExchange gathers both warpgroups once dS^T is
 // written; kDqFull + g and kDqEmpty + g hand the dQ part of warpgroup g to warp 1 and back; kStore gathers the
@@ -29,6 +31,19 @@
 #include "ffa_sm90/wgmma.cuh"
 
 namespace attnmux::ffa_sm90 {
+
+// What warp 0 tells the others about an item and about each of its steps.
+struct alignas(16) BwdHeader {
+  int32_t k_tile;  // -1: no item is left
+  int32_t head_kv;
+  int32_t num_masked;
+  int32_t num_unmasked;
+  int32_t num_masked_behind;
+};
+struct alignas(16) BwdStep {
+  int64_t dq;    // where its dQ goes, in elements
+  int32_t rank;  // where turns are taken: k tiles that add to it before this one
+};
 
 template <int kHeadDim>
 struct BwdLayout {
@@ -52,9 +67,9 @@ struct BwdLayout {
   static constexpr uint32_t kLse = kDq + 2 * kDqPartBytes;
   static constexpr uint32_t kDoutOut = kLse + 2 * kRowBytes;
   static constexpr uint32_t kMask = kDoutOut + 2 * kRowBytes;
-  static constexpr uint32_t kStep = kMask + 2 * kMaskBytes;  // int64_t[4]: where dQ of the step goes
-  static constexpr uint32_t kHeader = kStep + 4 * 8;
-  static constexpr uint32_t kBarriers = kHeader + sizeof(int4);
+  static constexpr uint32_t kStep = kMask + 2 * kMaskBytes;
+  static constexpr uint32_t kHeader = kStep + 4 * sizeof(BwdStep);
+  static constexpr uint32_t kBarriers = kHeader + sizeof(BwdHeader);
   static constexpr uint32_t kKvFull = kBarriers, kKvEmpty = kKvFull + 8;
   static constexpr uint32_t kQFull = kKvEmpty + 8, kQEmpty = kQFull + 16;
   static constexpr uint32_t kDoFull = kQEmpty + 16, kDoEmpty = kDoFull + 16;
@@ -75,25 +90,34 @@ inline constexpr uint32_t kStore = 6;
 template <int kHeadDim>
 __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t smem, char* smem_generic) {
   using L = BwdLayout<kHeadDim>;
+  constexpr int kStepsOfTile = kTile / L::kRows;
   const bool leader = threadIdx.x == 0;
   Ring q;
   uint32_t kv_phase = 0;
   int step_slot = 0;
   const int items = params.num_k_tiles * params.heads_kv;
   const int section_items = params.num_k_tiles * params.section_heads;
-  int item = blockIdx.x;
+  // Where turns are taken, a block waits for items before its own: they have to be claimed in order, by blocks that
+  // run.
+  const bool ordered = params.turns != nullptr;
+  const auto claim = [&](int before) {
+    const int claimed = leader ? before + atomicAdd(params.counter, 1) : 0;
+    return __shfl_sync(0xffffffff, claimed, 0);
+  };
+  int item = ordered ? claim(0) : blockIdx.x;
   while (item < items) {
     const int section = item / section_items;
     const int in_section = item - section * section_items;
     const int rank = in_section / params.section_heads;
     const int head_kv = section * params.section_heads + in_section - rank * params.section_heads;
     const KTileRecord record = params.records[rank];
+    const int steps = record.num_masked + record.num_unmasked + record.num_masked_behind;
 
     mbarrier_wait(smem + L::kKvEmpty, kv_phase ^ 1);
     if (leader) {
-      *reinterpret_cast<int4*>(smem_generic + L::kHeader) =
-          make_int4(record.k_tile, head_kv, record.num_masked, record.num_unmasked);
-      if (record.num_masked + record.num_unmasked > 0) {
+      *reinterpret_cast<BwdHeader*>(smem_generic + L::kHeader) = {record.k_tile, head_kv, record.num_masked,
+                                                                  record.num_unmasked, record.num_masked_behind};
+      if (steps > 0) {
         mbarrier_arrive_expect_tx(smem + L::kKvFull, 2 * L::kKeyBytes);
 #pragma unroll
         for (int c = 0; c < L::kColumnTiles; ++c) {
@@ -113,7 +137,12 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
       mbarrier_wait(smem + L::kQEmpty + q.slot * 8, q.phase ^ 1);
       if (leader) {
         const uint32_t full = smem + L::kQFull + q.slot * 8;
-        *reinterpret_cast<int64_t*>(smem_generic + L::kStep + step_slot * 8) = row * kHeadDim;
+        BwdStep* step_info = reinterpret_cast<BwdStep*>(smem_generic + L::kStep) + step_slot;
+        step_info->dq = row * kHeadDim;
+        if (ordered) {
+          step_info->rank =
+              writer_rank(params.writer_begin, params.writers, step / kStepsOfTile, step % kStepsOfTile, record.k_tile);
+        }
         mbarrier_arrive_expect_tx(full, L::kQueryBytes + L::kRowBytes + (mask >= 0 ? L::kMaskBytes : 0));
 #pragma unroll
         for (int c = 0; c < L::kColumnTiles; ++c) {
@@ -141,8 +170,6 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
       step_slot = (step_slot + 1) % 4;
     };
 
-    const int steps = record.num_masked + record.num_unmasked;
-    int next = 0;
 #pragma unroll 1
     for (int h = 0; h < params.group; ++h) {
       const int head = head_kv * params.group + h;
@@ -152,12 +179,12 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
       for (int i = 0; i < steps; ++i) {
         int mask = -1;
         if (run_left > 0) {
-          ++step;
+          step += ordered ? -1 : 1;
           --run_left;
         } else {
           const int2 next_entry = *entry++;
           step = next_entry.x;
-          if (i < record.num_masked) {
+          if (i < record.num_masked || i >= record.num_masked + record.num_unmasked) {
             mask = next_entry.y;
           } else {
             run_left = next_entry.y - 1;
@@ -166,21 +193,23 @@ __device__ __forceinline__ void backward_load(const BwdParams& params, uint32_t 
         load_step(head, step, mask);
       }
     }
-    if (leader) next = gridDim.x + atomicAdd(params.counter, 1);
-    item = __shfl_sync(0xffffffff, next, 0);
+    item = claim(ordered ? 0 : gridDim.x);
   }
   mbarrier_wait(smem + L::kKvEmpty, kv_phase ^ 1);
   if (leader) {
-    *reinterpret_cast<int4*>(smem_generic + L::kHeader) = make_int4(-1, 0, 0, 0);
+    reinterpret_cast<BwdHeader*>(smem_generic + L::kHeader)->k_tile = -1;
     mbarrier_arrive(smem + L::kKvFull);
   }
 }
 
-// Warp 1: adds the dQ parts of both warpgroups to global memory.
+// Warp 1: adds the dQ parts of both warpgroups to global memory. Where turns are taken, it waits for the step's while
+// the warpgroups compute, and passes it on once its own sum is in.
 template <int kHeadDim>
 __device__ __forceinline__ void backward_send_dq(const BwdParams& params, uint32_t smem, const char* smem_generic) {
   using L = BwdLayout<kHeadDim>;
   const bool leader = threadIdx.x % 32 == 0;
+  const bool ordered = params.turns != nullptr;
+  Ring q;
   uint32_t kv_phase = 0;
   int step_slot = 0;
   named_barrier_arrive(bwd::kDqEmpty, 160);
@@ -188,17 +217,29 @@ __device__ __forceinline__ void backward_send_dq(const BwdParams& params, uint32
   while (true) {
     mbarrier_wait(smem + L::kKvFull, kv_phase);
     kv_phase ^= 1;
-    const int4 header = *reinterpret_cast<const int4*>(smem_generic + L::kHeader);
-    if (header.x < 0) break;
+    const BwdHeader header = *reinterpret_cast<const BwdHeader*>(smem_generic + L::kHeader);
+    if (header.k_tile < 0) break;
     warp_arrive(smem + L::kKvEmpty);
-    const int steps = (header.z + header.w) * params.group;
+    const int steps = (header.num_masked + header.num_unmasked + header.num_masked_behind) * params.group;
     for (int i = 0; i < steps; ++i) {
+      const BwdStep* step = reinterpret_cast<const BwdStep*>(smem_generic + L::kStep) + step_slot;
+      int32_t* turn = nullptr;
+      if (ordered) {
+        mbarrier_wait(smem + L::kQFull + q.slot * 8, q.phase);
+        if (leader) {
+          turn = params.turns + step->dq / (L::kRows * kHeadDim);
+          while (load_acquire(turn) != step->rank) {
+          }
+          fence_async();
+        }
+        warp_arrive(smem + L::kQEmpty + q.slot * 8);
+        q.advance();
+      }
 #pragma unroll
       for (int g = 0; g < 2; ++g) {
         named_barrier_sync(bwd::kDqFull + g, 160);
         if (leader) {
-          const int64_t row = *reinterpret_cast<const int64_t*>(smem_generic + L::kStep + step_slot * 8);
-          bulk_reduce_add(params.dq + row + g * (L::kDqPartBytes / 4), smem + L::kDq + g * L::kDqPartBytes,
+          bulk_reduce_add(params.dq + step->dq + g * (L::kDqPartBytes / 4), smem + L::kDq + g * L::kDqPartBytes,
                           L::kDqPartBytes);
           bulk_commit();
         }
@@ -209,6 +250,11 @@ __device__ __forceinline__ void backward_send_dq(const BwdParams& params, uint32
       if (leader) bulk_wait_read<0>();
       __syncwarp();
       named_barrier_arrive(bwd::kDqEmpty + 1, 160);
+      if (turn != nullptr) {
+        bulk_wait<0>();
+        fence_async();
+        add_release(turn, 1);
+      }
       step_slot = (step_slot + 1) % 4;
     }
   }
@@ -283,6 +329,14 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
 
     wgmma_wait<1>();
     pin(s);
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      const float2 column = lse[4 * j];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        s[4 * j + i] = exp2_approx(fmaf(s[4 * j + i], scale_log2, i % 2 == 0 ? -column.x : -column.y));
+      }
+    }
     if constexpr (masked.value) {
 #pragma unroll
       for (int w = 0; w < kS / 32; ++w) {
@@ -290,16 +344,8 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
                                                                  w * 1024 + group * 512 + thread * 4);
 #pragma unroll
         for (int bit = 0; bit < 32; ++bit) {
-          if (!(word & (1u << bit))) s[32 * w + bit] = -INFINITY;
+          if (!(word & (1u << bit))) s[32 * w + bit] = 0.0f;
         }
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kRows / 8; ++j) {
-      const float2 column = lse[4 * j];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        s[4 * j + i] = exp2_approx(fmaf(s[4 * j + i], scale_log2, i % 2 == 0 ? -column.x : -column.y));
       }
     }
     wgmma_wait<0>();
@@ -363,17 +409,23 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
   while (true) {
     mbarrier_wait(smem + L::kKvFull, kv_phase);
     kv_phase ^= 1;
-    const int4 header = *reinterpret_cast<const int4*>(smem_generic + L::kHeader);
-    const int k_tile = header.x, head_kv = header.y, num_masked = header.z, num_unmasked = header.w;
+    const BwdHeader header = *reinterpret_cast<const BwdHeader*>(smem_generic + L::kHeader);
+    const int k_tile = header.k_tile, head_kv = header.head_kv;
     if (k_tile < 0) break;
 #pragma unroll
     for (int i = 0; i < kD; ++i) dk[i] = dv[i] = 0.0f;
 #pragma unroll 1
     for (int h = 0; h < params.group; ++h) {
+      // Twice through the same code, so that the masked step stands once in it.
 #pragma unroll 1
-      for (int i = 0; i < num_masked; ++i) step(std::true_type{});
+      for (int part = 0; part < 2; ++part) {
+        const int masked = part == 0 ? header.num_masked : header.num_masked_behind;
+        const int unmasked = part == 0 ? header.num_unmasked : 0;
 #pragma unroll 1
-      for (int i = 0; i < num_unmasked; ++i) step(std::false_type{});
+        for (int i = 0; i < masked; ++i) step(std::true_type{});
+#pragma unroll 1
+        for (int i = 0; i < unmasked; ++i) step(std::false_type{});
+      }
     }
 
     // The other warpgroup may still read this one's rows of K for its last dQ.
@@ -419,7 +471,7 @@ __global__ void __launch_bounds__(384, 1) ffa_bwd_kernel(const __grid_constant__
 #pragma unroll
     for (int slot = 0; slot < 2; ++slot) {
       mbarrier_init(smem + L::kQFull + slot * 8, 1);
-      mbarrier_init(smem + L::kQEmpty + slot * 8, kConsumerWarps);
+      mbarrier_init(smem + L::kQEmpty + slot * 8, kConsumerWarps + (params.turns != nullptr ? 1 : 0));
       mbarrier_init(smem + L::kDoFull + slot * 8, 1);
       mbarrier_init(smem + L::kDoEmpty + slot * 8, kConsumerWarps);
     }

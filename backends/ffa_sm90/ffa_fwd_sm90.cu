@@ -30,7 +30,7 @@ void launch(const FwdParams& params, cudaStream_t stream) {
   const int64_t items = int64_t{params.num_q_tiles} * params.heads_q;
   const int grid = static_cast<int>(std::min<int64_t>(items, multiprocessors()));
   if (items > grid) check(cudaMemsetAsync(params.counter, 0, sizeof(int32_t), stream), "clearing the work counter");
-  kernel<<<grid, 384, kShared, stream>>>(params);
+  kernel<<<grid, FwdLayout<kHeadDim>::kThreads, kShared, stream>>>(params);
   check(cudaGetLastError(), "launching the forward kernel");
 }
 
@@ -39,13 +39,13 @@ void launch(const FwdParams& params, cudaStream_t stream) {
 void forward(const ForwardCall& call, cudaStream_t stream) {
   if (call.q.tokens == 0) return;
   const FwdParams params{
-      .q_map = make_tensor_map("q", call.q, call.element, kTile),
+      .q_map = make_tensor_map("q", call.q, call.element, forward_strips(static_cast<int>(call.q.head_dim)) * kStrip),
       .k_map = make_tensor_map("k", call.k, call.element, kTile),
       .v_map = make_tensor_map("v", call.v, call.element, kTile),
-      .o_map = make_tensor_map("out", call.out, call.element, kTile / 2),
+      .o_map = make_tensor_map("out", call.out, call.element, kStrip),
       .records = call.plan.records,
       .entries = call.plan.entries,
-      .masks = static_cast<const char*>(call.plan.masks),
+      .masks = call.plan.masks,
       .counter = call.counter,
       .lse = call.lse,
       .scale_log2 = call.softmax_scale * 1.4426950408889634f,

@@ -29,14 +29,22 @@ namespace attnmux::ffa_sm90 {
 
 template <int kHeadDim>
 struct FwdLayout {
-  static constexpr uint32_t kTileBytes = kTile * kHeadDim * 2;
-  static constexpr uint32_t kColumnTileBytes = kTile * kSwizzleBytes;  // 64 columns of one tile
+  static constexpr int kGroups = forward_strips(kHeadDim);  // warpgroups that compute
+  static constexpr int kRows = kGroups * kStrip;
+  static constexpr int kThreads = 128 * (1 + kGroups);
+  static constexpr bool kQInRegisters = kGroups == 2;
+  static constexpr bool kExpBound = kHeadDim == 64;  // exponentials take as long as products
   static constexpr int kColumnTiles = kHeadDim / 64;
+  static constexpr uint32_t kQColumnTileBytes = kRows * kSwizzleBytes;  // 64 columns
+  static constexpr uint32_t kQBytes = kQColumnTileBytes * kColumnTiles;
+  static constexpr uint32_t kColumnTileBytes = kTile * kSwizzleBytes;
+  static constexpr uint32_t kTileBytes = kColumnTileBytes * kColumnTiles;
+  static constexpr uint32_t kMaskBytes = kGroups * kStripMaskWords * 4;
   static constexpr uint32_t kQ = 0;
-  static constexpr uint32_t kK = kQ + 2 * kTileBytes;
+  static constexpr uint32_t kK = kQ + 2 * kQBytes;
   static constexpr uint32_t kV = kK + 2 * kTileBytes;
   static constexpr uint32_t kMask = kV + 2 * kTileBytes;
-  static constexpr uint32_t kHeader = kMask + 2 * kMaskTileBytes;
+  static constexpr uint32_t kHeader = kMask + 2 * kMaskBytes;
   static constexpr uint32_t kBarriers = kHeader + 2 * sizeof(int4);
   static constexpr uint32_t kQFull = kBarriers, kQEmpty = kQFull + 16;
   static constexpr uint32_t kKFull = kQEmpty + 16, kKEmpty = kKFull + 16;
@@ -46,7 +54,7 @@ struct FwdLayout {
 };
 
 inline constexpr uint32_t kTurn = 1;
-inline constexpr uint32_t kGather = 3;
+inline constexpr uint32_t kGather = 4;
 inline constexpr int kExpBeforeWait = 16;       // exponentials of 64 that run before the second product is awaited
 inline constexpr float kReferenceSlack = 8.0f;  // log2
 
@@ -74,11 +82,11 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
           make_int4(record.q_tile, head, record.num_masked, record.num_unmasked);
       const uint32_t full = smem + L::kQFull + q.slot * 8;
       if (record.num_masked + record.num_unmasked > 0) {
-        mbarrier_arrive_expect_tx(full, L::kTileBytes);
+        mbarrier_arrive_expect_tx(full, L::kQBytes);
 #pragma unroll
         for (int c = 0; c < L::kColumnTiles; ++c) {
-          tma_load_3d(smem + L::kQ + q.slot * L::kTileBytes + c * L::kColumnTileBytes, &params.q_map, c * 64, head,
-                      record.q_tile * kTile, full, kEvictFirst);
+          tma_load_3d(smem + L::kQ + q.slot * L::kQBytes + c * L::kQColumnTileBytes, &params.q_map, c * 64, head,
+                      record.q_tile * L::kRows, full, kEvictFirst);
         }
       } else {
         mbarrier_arrive(full);
@@ -90,15 +98,15 @@ __device__ __forceinline__ void produce(const FwdParams& params, uint32_t smem, 
       mbarrier_wait(smem + L::kKEmpty + k.slot * 8, k.phase ^ 1);
       if (leader) {
         const uint32_t full = smem + L::kKFull + k.slot * 8;
-        mbarrier_arrive_expect_tx(full, L::kTileBytes + (mask >= 0 ? kMaskTileBytes : 0));
+        mbarrier_arrive_expect_tx(full, L::kTileBytes + (mask >= 0 ? L::kMaskBytes : 0));
 #pragma unroll
         for (int c = 0; c < L::kColumnTiles; ++c) {
           tma_load_3d(smem + L::kK + k.slot * L::kTileBytes + c * L::kColumnTileBytes, &params.k_map, c * 64, head_kv,
                       tile * kTile, full, kEvictLast);
         }
         if (mask >= 0) {
-          bulk_load(smem + L::kMask + k.slot * kMaskTileBytes, params.masks + int64_t{mask} * kMaskTileBytes,
-                    kMaskTileBytes, full);
+          bulk_load(smem + L::kMask + k.slot * L::kMaskBytes,
+                    params.masks + int64_t{mask} * (L::kMaskBytes / sizeof(uint32_t)), L::kMaskBytes, full);
         }
       }
       k.advance();
@@ -161,10 +169,27 @@ struct RowState {
   bool settled;        // no row of the warp is fresh
 };
 
-// Log2 scores less the rows' references. Returns whether a reference of the warp must move.
-__device__ __forceinline__ bool subtract_reference(float (&s)[64], const RowState& rows, float scale_log2) {
+// Pairs that are not attended become -inf; word h, bit 2 j + e belongs to s[4 j + 2 h + e].
+__device__ __forceinline__ void apply_mask(float (&s)[64], uint2 words) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const uint32_t word = h == 0 ? words.x : words.y;
+#pragma unroll
+    for (int bit = 0; bit < 32; ++bit) {
+      const int i = 4 * (bit >> 1) + 2 * h + (bit & 1);
+      if (!(word & (1u << bit))) s[i] = -INFINITY;
+    }
+  }
+}
+
+// Log2 scores less the rows' references; the mask comes behind the scale, which may be 0 or negative. Returns whether a
+// reference of the warp must move.
+template <bool kMasked>
+__device__ __forceinline__ bool subtract_reference(float (&s)[64], const RowState& rows, float scale_log2,
+                                                   uint2 words) {
 #pragma unroll
   for (int i = 0; i < 64; ++i) s[i] = fmaf(s[i], scale_log2, -rows.reference[(i >> 1) & 1]);
+  if constexpr (kMasked) apply_mask(s, words);
   float peak[4] = {s[0], s[1], s[2], s[3]};
 #pragma unroll
   for (int i = 4; i < 64; ++i) peak[i % 4] = fmaxf(peak[i % 4], s[i]);
@@ -197,39 +222,39 @@ __device__ __forceinline__ void move_reference(float (&s)[64], RowState& rows, f
   rows.settled = __all_sync(0xffffffff, !rows.fresh[0] && !rows.fresh[1]);
 }
 
-// Scores [kBegin, kEnd) become probabilities, and count.
-template <int kBegin, int kEnd>
-__device__ __forceinline__ void exponentiate(float (&s)[64], float (&part)[4]) {
-#pragma unroll
-  for (int i = kBegin; i < kEnd; ++i) s[i] = exp2_approx(s[i]);
-#pragma unroll
-  for (int i = kBegin; i < kEnd; ++i) part[i % 4] += s[i];
+// 2^x on the units that multiply, for x <= 8 and not -inf; the result is exact to 3e-6. x = n + f, f in [-1/2, 1/2]:
+// adding 1.5 * 2^23 rounds x to n, which then stands in the low bits; the polynomial is minimax in relative error.
+__device__ __forceinline__ float exp2_polynomial(float x) {
+  x = fmaxf(x, -126.0f);
+  const float shifted = x + 12582912.0f;
+  const float f = x - (shifted - 12582912.0f);
+  float y = fmaf(f, 0.0095701f, 0.05591786f);
+  y = fmaf(y, f, 0.24024745f);
+  y = fmaf(y, f, 0.69312181f);
+  y = fmaf(y, f, 0.99999926f);
+  return __int_as_float(__float_as_int(y) + (__float_as_int(shifted) << 23));
 }
 
-// Scores of pairs that are not attended become -inf; word h, bit 2 j + e belongs to s[4 j + 2 h + e].
-__device__ __forceinline__ void apply_mask(float (&s)[64], uint2 words) {
+// Scores [kBegin, kEnd) become probabilities, and count. kPolynomial takes one in 16 off the unit for exponentials.
+template <int kBegin, int kEnd, bool kPolynomial = false>
+__device__ __forceinline__ void exponentiate(float (&s)[64], float (&part)[4]) {
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const uint32_t word = h == 0 ? words.x : words.y;
+  for (int i = kBegin; i < kEnd; ++i) s[i] = kPolynomial && i % 16 == 15 ? exp2_polynomial(s[i]) : exp2_approx(s[i]);
 #pragma unroll
-    for (int bit = 0; bit < 32; ++bit) {
-      const int i = 4 * (bit >> 1) + 2 * h + (bit & 1);
-      if (!(word & (1u << bit))) s[i] = -INFINITY;
-    }
-  }
+  for (int i = kBegin; i < kEnd; ++i) part[i % 4] += s[i];
 }
 
 template <class T, int kHeadDim>
 __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, const char* smem_generic) {
   using L = FwdLayout<kHeadDim>;
   constexpr int kO = kHeadDim / 2;
-  const int group = threadIdx.x / 128 - 1;  // which 64 rows of the tile
+  const int group = threadIdx.x / 128 - 1;  // which strip of the tile
   const int thread = threadIdx.x % 128;
   const int lane = threadIdx.x % 32;
   const float scale_log2 = params.scale_log2;
   Ring q, k, v;
   float o[kO];
-  uint32_t q_fragments[kHeadDim / 16][4];
+  uint32_t q_fragments[L::kQInRegisters ? kHeadDim / 16 : 1][4];
   uint32_t p[8][4];
   RowState rows;
 
@@ -241,7 +266,13 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
-      wgmma_rs<T, 0>(s, q_fragments[step], advance(b, step / 4 * L::kColumnTileBytes + step % 4 * 32), step > 0);
+      const uint64_t b_step = advance(b, step / 4 * L::kColumnTileBytes + step % 4 * 32);
+      if constexpr (L::kQInRegisters) {
+        wgmma_rs<T, 0>(s, q_fragments[step], b_step, step > 0);
+      } else {
+        const uint64_t a = descriptor_k_major(smem + L::kQ + q.slot * L::kQBytes + group * kStrip * kSwizzleBytes);
+        wgmma_ss<T, 0, 0>(s, advance(a, step / 4 * L::kQColumnTileBytes + step % 4 * 32), b_step, step > 0);
+      }
     }
     wgmma_commit();
   };
@@ -253,8 +284,8 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     wgmma_commit();
   };
   const auto load_mask = [&] {
-    return *reinterpret_cast<const uint2*>(smem_generic + L::kMask + k.slot * kMaskTileBytes + group * 1024 +
-                                           thread * 8);
+    return *reinterpret_cast<const uint2*>(smem_generic + L::kMask + k.slot * L::kMaskBytes +
+                                           group * kStripMaskWords * 4 + thread * 8);
   };
   const auto pack_p = [&](const float(&s)[64]) {
 #pragma unroll
@@ -280,13 +311,15 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     if (q_tile < 0) break;
     // Lane l addresses row l % 8 of the 8 x 8 matrix l / 8: rows of this warp, 16 columns.
     const int matrix = lane / 8, matrix_row = (matrix & 1) * 8 + lane % 8;
-    const uint32_t q_smem = smem + L::kQ + q.slot * L::kTileBytes + group * 64 * kSwizzleBytes;
+    const uint32_t q_smem = smem + L::kQ + q.slot * L::kQBytes + group * kStrip * kSwizzleBytes;
     const auto q_block = [&](int j) {
       const uint32_t chunk = (2 * (j % 4) + (matrix >> 1)) ^ (matrix_row % 8);
-      return q_smem + j / 4 * L::kColumnTileBytes + (thread / 32 * 16 + matrix_row) * kSwizzleBytes + chunk * 16;
+      return q_smem + j / 4 * L::kQColumnTileBytes + (thread / 32 * 16 + matrix_row) * kSwizzleBytes + chunk * 16;
     };
+    if constexpr (L::kQInRegisters) {
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 16; ++j) load_matrix_x4(q_block(j), q_fragments[j]);
+      for (int j = 0; j < kHeadDim / 16; ++j) load_matrix_x4(q_block(j), q_fragments[j]);
+    }
 #pragma unroll
     for (int i = 0; i < kO; ++i) o[i] = 0.0f;
 #pragma unroll
@@ -306,10 +339,10 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       release_stored();
       wgmma_wait<0>();
       pin(s);
-      if constexpr (masked.value) apply_mask(s, load_mask());
+      const uint2 words = masked.value ? load_mask() : uint2{};
       warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
-      subtract_reference(s, rows, scale_log2);
+      subtract_reference<masked.value>(s, rows, scale_log2, words);
       move_reference(s, rows, alpha);
       exponentiate<0, 64>(s, part);
 #pragma unroll
@@ -317,6 +350,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       pack_p(s);
     };
     const auto step = [&](auto masked) {
+      constexpr bool kPolynomial = L::kExpBound && !masked.value;  // masked scores may be -inf
       float s[64];
       float alpha[2];
       float part[4] = {};
@@ -325,21 +359,21 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       issue_qk(s);
       mbarrier_wait(smem + L::kVFull + v.slot * 8, v.phase);
       issue_pv();
-      named_barrier_arrive(kTurn + (group ^ 1), 256);
+      named_barrier_arrive(kTurn + (group + 1) % L::kGroups, 256);
       wgmma_wait<1>();
       pin(s);
-      if constexpr (masked.value) apply_mask(s, load_mask());
+      const uint2 words = masked.value ? load_mask() : uint2{};
       warp_arrive(smem + L::kKEmpty + k.slot * 8);
       k.advance();
-      const bool moved = subtract_reference(s, rows, scale_log2);
+      const bool moved = subtract_reference<masked.value>(s, rows, scale_log2, words);
       // The first exponentials stand in both branches, and a jump behind them: in one block the assembler would move
       // the wait before them, and they are to run under the product in flight. The wait itself stands outside, for all
       // warps of the group have to execute the same one.
       if (moved) {
         move_reference(s, rows, alpha);
-        exponentiate<0, kExpBeforeWait>(s, part);
+        exponentiate<0, kExpBeforeWait, kPolynomial>(s, part);
       } else {
-        exponentiate<0, kExpBeforeWait>(s, part);
+        exponentiate<0, kExpBeforeWait, kPolynomial>(s, part);
         pin<kExpBeforeWait>(s);
       }
       wgmma_wait<0>();
@@ -350,7 +384,7 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
       }
       warp_arrive(smem + L::kVEmpty + v.slot * 8);
       v.advance();
-      exponentiate<kExpBeforeWait, 64>(s, part);
+      exponentiate<kExpBeforeWait, 64, kPolynomial>(s, part);
 #pragma unroll
       for (int h = 0; h < 2; ++h) rows.sum[h] += part[2 * h] + part[2 * h + 1];
       pack_p(s);
@@ -387,14 +421,15 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     for (int h = 0; h < 2; ++h) {
       const bool any = rows.sum[h] > 0.0f;
       inverse[h] = any ? 1.0f / rows.sum[h] : 0.0f;
-      const int row = q_tile * kTile + group * 64 + thread / 32 * 16 + lane / 4 + 8 * h;
+      const int row = q_tile * L::kRows + group * kStrip + thread / 32 * 16 + lane / 4 + 8 * h;
       if (lane % 4 == 0 && row < params.total_q) {
         params.lse[int64_t{row} * params.heads_q + head] =
             any ? rows.reference[h] * 0.69314718055994531f + __logf(rows.sum[h]) : -INFINITY;
       }
     }
 
-    // O takes the place of this warpgroup's rows of Q.
+    // O takes the place of this warpgroup's rows of Q, once no product of the group reads them.
+    if constexpr (!L::kQInRegisters) named_barrier_sync(kGather + group, 128);
 #pragma unroll
     for (int j = 0; j < kHeadDim / 16; ++j) {
       const float* x = &o[8 * j];
@@ -407,7 +442,8 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
     if (thread == 0) {
 #pragma unroll
       for (int c = 0; c < L::kColumnTiles; ++c) {
-        tma_store_3d(&params.o_map, c * 64, head, q_tile * kTile + group * 64, q_smem + c * L::kColumnTileBytes);
+        tma_store_3d(&params.o_map, c * 64, head, q_tile * L::kRows + group * kStrip,
+                     q_smem + c * L::kQColumnTileBytes);
       }
       bulk_commit();
     }
@@ -418,7 +454,8 @@ __device__ __forceinline__ void consume(const FwdParams& params, uint32_t smem, 
 }
 
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(384, 1) ffa_fwd_kernel(const __grid_constant__ FwdParams params) {
+__global__ void __launch_bounds__(FwdLayout<kHeadDim>::kThreads, 1)
+    ffa_fwd_kernel(const __grid_constant__ FwdParams params) {
   using L = FwdLayout<kHeadDim>;
   extern __shared__ char smem_raw[];
   const uint32_t raw = smem_address(smem_raw);
@@ -428,11 +465,11 @@ __global__ void __launch_bounds__(384, 1) ffa_fwd_kernel(const __grid_constant__
 #pragma unroll
     for (int slot = 0; slot < 2; ++slot) {
       mbarrier_init(smem + L::kQFull + slot * 8, 1);
-      mbarrier_init(smem + L::kQEmpty + slot * 8, 2);
+      mbarrier_init(smem + L::kQEmpty + slot * 8, L::kGroups);
       mbarrier_init(smem + L::kKFull + slot * 8, 1);
-      mbarrier_init(smem + L::kKEmpty + slot * 8, kConsumerWarps);
+      mbarrier_init(smem + L::kKEmpty + slot * 8, 4 * L::kGroups);
       mbarrier_init(smem + L::kVFull + slot * 8, 1);
-      mbarrier_init(smem + L::kVEmpty + slot * 8, kConsumerWarps);
+      mbarrier_init(smem + L::kVEmpty + slot * 8, 4 * L::kGroups);
     }
     fence_barrier_init();
     prefetch_tensor_map(&params.q_map);
@@ -442,10 +479,10 @@ __global__ void __launch_bounds__(384, 1) ffa_fwd_kernel(const __grid_constant__
   }
   __syncthreads();
   if (threadIdx.x < 128) {
-    registers_decrease<24>();
+    registers_decrease<L::kGroups == 2 ? 24 : 32>();
     if (threadIdx.x < 32) produce<kHeadDim>(params, smem, smem_generic);
   } else {
-    registers_increase<240>();
+    registers_increase<L::kGroups == 2 ? 240 : 160>();
     consume<T, kHeadDim>(params, smem, smem_generic);
   }
 }

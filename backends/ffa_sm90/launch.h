@@ -26,7 +26,7 @@ struct TensorView {
 struct DeviceForwardPlan {
   const QTileRecord* records = nullptr;
   const int2* entries = nullptr;
-  const void* masks = nullptr;
+  const uint32_t* masks = nullptr;
   int32_t num_q_tiles = 0;
 };
 
@@ -35,7 +35,7 @@ struct ForwardCall {
   TensorView q, k, v, out;
   float* lse = nullptr;        // [tokens_q, heads_q]
   int32_t* counter = nullptr;  // one int of scratch
-  float softmax_scale = 1.0f;  // > 0
+  float softmax_scale = 1.0f;
   DeviceForwardPlan plan;
 };
 
@@ -46,7 +46,13 @@ void forward(const ForwardCall& call, cudaStream_t stream);
 struct DeviceBackwardPlan {
   const KTileRecord* records = nullptr;
   const int2* entries = nullptr;
+  const KTileRecord* ordered_records = nullptr;
+  const int2* ordered_entries = nullptr;
   const void* masks = nullptr;
+  const int32_t* writer_begin = nullptr;
+  const WriterRun* writers = nullptr;
+  const ScarceRow* scarce_rows = nullptr;
+  int32_t num_scarce_rows = 0;
   int32_t num_k_tiles = 0;
 };
 
@@ -55,13 +61,14 @@ struct BackwardCall {
   TensorView q, k, v, out, dout;  // out and dout: head and token strides multiples of 16 bytes, too
   const float* lse = nullptr;     // [tokens_q, heads_q]
   TensorView dq, dk, dv;
-  void* workspace = nullptr;   // backward_workspace_bytes, 256-byte aligned
-  float softmax_scale = 1.0f;  // > 0
+  void* workspace = nullptr;  // backward_workspace_bytes, 256-byte aligned
+  float softmax_scale = 1.0f;
+  bool deterministic = false;  // dq summed in a fixed order
   DeviceBackwardPlan plan;
 };
 
-// fp32 dQ, two numbers a row and the work counter.
-int64_t backward_workspace_bytes(int64_t tokens_q, int64_t heads_q, int64_t head_dim);
+// fp32 dQ, two numbers a row, the work counter and, where the order of sums is fixed, a counter for each step.
+int64_t backward_workspace_bytes(int64_t tokens_q, int64_t heads_q, int64_t head_dim, bool deterministic);
 
 void backward(const BackwardCall& call, cudaStream_t stream);
 

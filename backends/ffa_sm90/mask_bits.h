@@ -22,18 +22,20 @@ inline uint64_t bit_range(int begin, int end) {
   return below_end & ~((uint64_t{1} << begin) - 1);
 }
 
+// REQUIRES: tiles of 128 keys.
+inline RowBits row_bits(const TileMasks& masks, int32_t id, int row) {
+  if (masks.is_interval(id)) {
+    const RowInterval& keys = masks.rows(id)[row];
+    return {bit_range(keys.begin, keys.end), bit_range(keys.begin - 64, keys.end - 64)};
+  }
+  const uint64_t* words = masks.words(id);
+  return {words[2 * row], words[2 * row + 1]};
+}
+
+// REQUIRES: tiles of 128 queries x 128 keys.
 inline TileBits tile_bits(const TileMasks& masks, int32_t id) {
   TileBits tile;
-  if (masks.is_interval(id)) {
-    const RowInterval* rows = masks.rows(id);
-    for (int row = 0; row < kTile; ++row) {
-      const int begin = rows[row].begin, end = rows[row].end;
-      tile[row] = {bit_range(begin, end), bit_range(begin - 64, end - 64)};
-    }
-  } else {
-    const uint64_t* words = masks.words(id);
-    for (int row = 0; row < kTile; ++row) tile[row] = {words[2 * row], words[2 * row + 1]};
-  }
+  for (int row = 0; row < kTile; ++row) tile[row] = row_bits(masks, id, row);
   return tile;
 }
 

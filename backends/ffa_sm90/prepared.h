@@ -8,9 +8,16 @@
 
 namespace attnmux::ffa_sm90 {
 
+// What the kernels count in 32 bits: tokens, and items of work (at most one for 64 tokens of a head).
+inline constexpr int64_t kMaxTokens = (int64_t{1} << 31) - 256;
+inline constexpr int64_t kMaxItems = int64_t{1} << 30;
+inline constexpr int64_t kMaxHeads = 65535;  // one dimension of a grid
+inline int64_t items(int64_t tokens, int64_t heads_q) { return (tokens + kStrip - 1) / kStrip * heads_q; }
+
 class FfaPrepared final : public Prepared {
  public:
-  // Throws Error(kUnsupported) for a GPU that is not of compute capability 9.0.
+  // Throws Error(kUnsupported) for a GPU that is not of compute capability 9.0, Error(kInvalidArgument) for more tokens
+  // or heads than the kernels can count.
   FfaPrepared(const AttnMaskSpec& mask, const AttentionShape& shape);
 
   const AttentionShape& shape() const { return shape_; }

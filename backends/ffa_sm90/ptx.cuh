@@ -103,8 +103,29 @@ inline __device__ void bulk_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
 }
 
+// Waits until all but the last N groups of stores are done, and seen by this thread.
+template <int N>
+inline __device__ void bulk_wait() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Orders ordinary accesses and those of the copy engine, wherever.
+inline __device__ void fence_async() { asm volatile("fence.proxy.async;" ::: "memory"); }
+
 // Orders ordinary shared-memory writes before later reads by the copy engine or the tensor cores.
 inline __device__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// --- Words of global memory that blocks tell each other by ---
+
+inline __device__ int32_t load_acquire(const int32_t* word) {
+  int32_t value;
+  asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+
+inline __device__ void add_release(int32_t* word, int32_t value) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
 
 // --- Registers (9.7.20.5) ---
 
