@@ -20,21 +20,27 @@ bool cpu_has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool cpu_has_avx512_bf16() {
+  constexpr unsigned kAvx512Bf16 = 1u << 5;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return cpu_has_avx512() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & kAvx512Bf16) != 0;
+}
+
 // Linux hands out the tile registers on request, for the whole process (arch_prctl, ARCH_REQ_XCOMP_PERM).
 bool cpu_has_amx() {
-  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24, kAvx512Bf16 = 1u << 5;
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
   if (!(edx & kAmxBf16) || !(edx & kAmxTile)) return false;
-  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & kAvx512Bf16)) return false;
-  return cpu_has_avx512() && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return cpu_has_avx512_bf16() && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #endif
 
 CpuIsa detect() {
 #if defined(__x86_64__)
   if (cpu_has_amx()) return CpuIsa::kAmx;
+  if (cpu_has_avx512_bf16()) return CpuIsa::kAvx512Bf16;
   if (cpu_has_avx512()) return CpuIsa::kAvx512;
   if (cpu_has_avx2()) return CpuIsa::kAvx2;
 #endif
@@ -51,6 +57,7 @@ CpuIsa best_cpu_isa() {
 tiled_cpu::KernelTable tiled_cpu::kernel_table(CpuIsa isa) {
 #if defined(__x86_64__)
   if (isa == CpuIsa::kAmx) return amx_kernels();
+  if (isa == CpuIsa::kAvx512Bf16) return avx512_bf16_kernels();
   if (isa == CpuIsa::kAvx512) return avx512_kernels();
   if (isa == CpuIsa::kAvx2) return avx2_kernels();
 #endif

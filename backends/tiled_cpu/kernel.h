@@ -104,9 +104,10 @@ struct KernelTable {
 
 KernelTable generic_kernels();
 #if defined(__x86_64__)
-KernelTable avx2_kernels();    // AVX2, FMA, F16C
-KernelTable avx512_kernels();  // AVX-512 F, BW, DQ, VL
-KernelTable amx_kernels();     // beside them AVX512_BF16, AMX-TILE, AMX-BF16
+KernelTable avx2_kernels();         // AVX2, FMA, F16C
+KernelTable avx512_kernels();       // AVX-512 F, BW, DQ, VL
+KernelTable avx512_bf16_kernels();  // beside them AVX512_BF16
+KernelTable amx_kernels();          // beside them AMX-TILE, AMX-BF16
 #endif
 
 }  // namespace attnmux::tiled_cpu

@@ -241,6 +241,7 @@ std::string isa_name(CpuIsa isa) {
     case CpuIsa::kGeneric: return "generic";
     case CpuIsa::kAvx2: return "avx2";
     case CpuIsa::kAvx512: return "avx512";
+    case CpuIsa::kAvx512Bf16: return "avx512_bf16";
     case CpuIsa::kAmx: return "amx";
   }
   return "";
@@ -248,7 +249,7 @@ std::string isa_name(CpuIsa isa) {
 
 std::vector<CpuIsa> isas() {
   std::vector<CpuIsa> found;
-  for (CpuIsa isa : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAmx}) {
+  for (CpuIsa isa : {CpuIsa::kGeneric, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16, CpuIsa::kAmx}) {
     if (isa <= best_cpu_isa()) found.push_back(isa);
   }
   return found;
@@ -387,7 +388,7 @@ TEST_P(MagiShape, LargeLogitsNearlyAsGoodAsPlainFloat) {
 }
 
 // Each query attends its own key alone, so out is v: every finite 16-bit value comes back. Not bf16's subnormals, which
-// AMX takes for 0.
+// products in bf16 take for 0.
 TEST_P(MagiShape, EveryFiniteHalfValueSurvives) {
   for (at::ScalarType dtype : {at::kHalf, at::kBFloat16}) {
     const at::Tensor all = at::arange(-32768, 32768).to(at::kShort).view(dtype);

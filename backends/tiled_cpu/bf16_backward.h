@@ -1,4 +1,4 @@
-// Backward pass in bf16 on AMX: the sweep of backward.h with its five products in bf16, summed in fp32.
+// Backward pass in bf16: the sweep of backward.h with its five products in bf16, summed in fp32.
 //
 // Per k tile of the segment and q tile, all panels first make P and dS, rounded to bf16; then
 //   dV [keys, dv] += P^T dO,  dK [keys, d] += dS^T Q      along up to 128 queries, so that sums are touched rarely
@@ -6,15 +6,15 @@
 // A block of 32 keys takes only the panels that attend it. K^T is made once a segment.
 #pragma once
 
-#include "amx_forward.h"
 #include "backward.h"
+#include "bf16_forward.h"
 
 namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
-constexpr int64_t kPRows = kQTile + kAmxPadding;
+constexpr int64_t kPRows = kQTile + kBf16Padding;
 
-struct AmxBackwardScratch {
+struct Bf16BackwardScratch {
   ScratchParts parts;
   BFloat16 *k, *k_pairs, *k_columns;         // [keys, d], [keys / 2, d, 2], [d, keys + padding]
   BFloat16* v;                               // [keys, dv]
@@ -27,10 +27,10 @@ struct AmxBackwardScratch {
   BFloat16* ds_pairs;   // [kKTile / 2, 32, 2]
   float *lse, *delta;   // [kQTile]
 
-  AmxBackwardScratch(void* base, int64_t keys, int64_t d, int64_t dv_padded) : parts(base) {
+  Bf16BackwardScratch(void* base, int64_t keys, int64_t d, int64_t dv_padded) : parts(base) {
     k = parts.take<BFloat16>(keys * d);
     k_pairs = parts.take<BFloat16>(keys * d);
-    k_columns = parts.take<BFloat16>((keys + kAmxPadding) * d);
+    k_columns = parts.take<BFloat16>((keys + kBf16Padding) * d);
     v = parts.take<BFloat16>(keys * dv_padded);
     dk = parts.take<float>(keys * d);
     dv = parts.take<float>(keys * dv_padded);
@@ -42,18 +42,18 @@ struct AmxBackwardScratch {
     do_row_pairs = parts.take<BFloat16>(kQTile * dv_padded);
     dq = parts.take<float>(kQTile * d);
     dq_rows = parts.take<float>(kQTile * d);
-    scores = parts.take<float>(kAmxUnit * kAmxUnit);
-    dp = parts.take<float>(kAmxUnit * kAmxUnit);
+    scores = parts.take<float>(kBf16Unit * kBf16Unit);
+    dp = parts.take<float>(kBf16Unit * kBf16Unit);
     p = parts.take<BFloat16>(kKTile * kPRows);
     ds = parts.take<BFloat16>(kKTile * kPRows);
-    ds_pairs = parts.take<BFloat16>(kKTile * kAmxUnit);
+    ds_pairs = parts.take<BFloat16>(kKTile * kBf16Unit);
     lse = parts.take<float>(kQTile);
     delta = parts.take<float>(kQTile);
   }
 };
 
 // Extents of one call, head dims padded.
-struct AmxExtents {
+struct Bf16Extents {
   int64_t d = 0;
   int64_t dv = 0;
   int64_t keys = 0;  // of the segment
@@ -62,33 +62,33 @@ struct AmxExtents {
 
 // P, dS and the share of dQ of one panel; `key` is the tile's first key in the segment. Scores live for one block of 32
 // keys only, in L1.
-inline void amx_backward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int64_t key,
-                               const AmxExtents& x, const AmxBackwardScratch& s) {
-  for (int32_t block = cover.key_begin; block < cover.key_end; block += kAmxUnit) {
-    amx_gemm(kAmxUnit, kAmxUnit, x.d, s.k + (key + block) * x.d, x.d, s.q_pairs + row * x.d, 2 * kAmxUnit, s.scores,
-             kAmxUnit, /*add=*/false);
-    amx_gemm(kAmxUnit, kAmxUnit, x.dv, s.v + (key + block) * x.dv, x.dv, s.do_pairs + row * x.dv, 2 * kAmxUnit, s.dp,
-             kAmxUnit, /*add=*/false);
+inline void bf16_backward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int64_t key,
+                                const Bf16Extents& x, const Bf16BackwardScratch& s) {
+  for (int32_t block = cover.key_begin; block < cover.key_end; block += kBf16Unit) {
+    bf16_gemm(kBf16Unit, kBf16Unit, x.d, s.k + (key + block) * x.d, x.d, s.q_pairs + row * x.d, 2 * kBf16Unit, s.scores,
+              kBf16Unit, /*add=*/false);
+    bf16_gemm(kBf16Unit, kBf16Unit, x.dv, s.v + (key + block) * x.dv, x.dv, s.do_pairs + row * x.dv, 2 * kBf16Unit,
+              s.dp, kBf16Unit, /*add=*/false);
     if (cover.partial) {
-      const Cover part = {.key_begin = block, .key_end = block + static_cast<int32_t>(kAmxUnit)};
-      mask_scores(plan, mask_id, row, part, 0, kAmxUnit, masked_score(x.factor), s.scores);
+      const Cover part = {.key_begin = block, .key_end = block + static_cast<int32_t>(kBf16Unit)};
+      mask_scores(plan, mask_id, row, part, 0, kBf16Unit, masked_score(x.factor), s.scores);
     }
     const int64_t at = int64_t{block} * kPRows + row;
-    softmax_gradient_bf16(s.scores, s.dp, kAmxUnit, x.factor, s.lse + row, s.delta + row, kPRows, s.p + at, s.ds + at,
-                          s.ds_pairs + (block - cover.key_begin) * kAmxUnit);
+    softmax_gradient_bf16(s.scores, s.dp, kBf16Unit, x.factor, s.lse + row, s.delta + row, kPRows, s.p + at, s.ds + at,
+                          s.ds_pairs + (block - cover.key_begin) * kBf16Unit);
   }
-  amx_gemm(x.d, kAmxUnit, cover.key_end - cover.key_begin, s.k_columns + key + cover.key_begin, x.keys + kAmxPadding,
-           s.ds_pairs, 2 * kAmxUnit, s.dq + row * x.d, kAmxUnit, /*add=*/true);
+  bf16_gemm(x.d, kBf16Unit, cover.key_end - cover.key_begin, s.k_columns + key + cover.key_begin, x.keys + kBf16Padding,
+            s.ds_pairs, 2 * kBf16Unit, s.dq + row * x.d, kBf16Unit, /*add=*/true);
 }
 
 inline void clear_block(BFloat16* rows) {
-  for (int64_t r = 0; r < kAmxUnit; ++r) _mm512_storeu_si512(rows + r * kPRows, _mm512_setzero_si512());
+  for (int64_t r = 0; r < kBf16Unit; ++r) _mm512_storeu_si512(rows + r * kPRows, _mm512_setzero_si512());
 }
 
 // dK and dV of one tile from P and dS. covers: of `panels` panels, widened.
-inline void amx_add_key_gradients(const Cover* covers, int32_t panels, int64_t key, const AmxExtents& x,
-                                  const AmxBackwardScratch& s) {
-  for (int32_t block = 0; block < kKTile; block += kAmxUnit) {
+inline void bf16_add_key_gradients(const Cover* covers, int32_t panels, int64_t key, const Bf16Extents& x,
+                                   const Bf16BackwardScratch& s) {
+  for (int32_t block = 0; block < kKTile; block += kBf16Unit) {
     const auto attends = [&](int32_t panel) {
       return covers[panel].key_begin <= block && covers[panel].key_end > block;
     };
@@ -96,54 +96,54 @@ inline void amx_add_key_gradients(const Cover* covers, int32_t panels, int64_t k
     while (first < last && !attends(first)) ++first;
     while (first < last && !attends(last - 1)) --last;
     if (first == last) continue;
-    const int64_t at = int64_t{block} * kPRows, begin = first * kAmxUnit, queries = (last - first) * kAmxUnit;
+    const int64_t at = int64_t{block} * kPRows, begin = first * kBf16Unit, queries = (last - first) * kBf16Unit;
     for (int32_t panel = first; panel < last; ++panel) {
       if (attends(panel)) continue;
-      clear_block(s.p + at + panel * kAmxUnit);
-      clear_block(s.ds + at + panel * kAmxUnit);
+      clear_block(s.p + at + panel * kBf16Unit);
+      clear_block(s.ds + at + panel * kBf16Unit);
     }
-    amx_gemm(kAmxUnit, x.dv, queries, s.p + at + begin, kPRows, s.do_row_pairs + begin * x.dv, 2 * x.dv,
-             s.dv + (key + block) * x.dv, x.dv, /*add=*/true);
-    amx_gemm(kAmxUnit, x.d, queries, s.ds + at + begin, kPRows, s.q_row_pairs + begin * x.d, 2 * x.d,
-             s.dk + (key + block) * x.d, x.d, /*add=*/true);
+    bf16_gemm(kBf16Unit, x.dv, queries, s.p + at + begin, kPRows, s.do_row_pairs + begin * x.dv, 2 * x.dv,
+              s.dv + (key + block) * x.dv, x.dv, /*add=*/true);
+    bf16_gemm(kBf16Unit, x.d, queries, s.ds + at + begin, kPRows, s.q_row_pairs + begin * x.d, 2 * x.d,
+              s.dk + (key + block) * x.d, x.d, /*add=*/true);
   }
 }
 
-inline void amx_load_queries(const BackwardProblem& p, int64_t begin, int64_t rows, int64_t head, const AmxExtents& x,
-                             const AmxBackwardScratch& s) {
-  const int64_t padded = round_up(rows, kAmxUnit);
+inline void bf16_load_queries(const BackwardProblem& p, int64_t begin, int64_t rows, int64_t head, const Bf16Extents& x,
+                              const Bf16BackwardScratch& s) {
+  const int64_t padded = round_up(rows, kBf16Unit);
   pack_bf16_rows(p.q, begin, rows, padded, head, p.dims.head_dim, x.d, s.q_rows);
   pack_bf16_rows(p.dout, begin, rows, padded, head, p.dims.head_dim_v, x.dv, s.do_rows);
-  pack_query_pairs(s.q_rows, padded / kAmxUnit, x.d, s.q_pairs);
-  pack_query_pairs(s.do_rows, padded / kAmxUnit, x.dv, s.do_pairs);
+  pack_query_pairs(s.q_rows, padded / kBf16Unit, x.d, s.q_pairs);
+  pack_query_pairs(s.do_rows, padded / kBf16Unit, x.dv, s.do_pairs);
   interleave_rows(s.q_rows, padded, x.d, s.q_row_pairs);
   interleave_rows(s.do_rows, padded, x.dv, s.do_row_pairs);
   load_row_statistics(p, begin, rows, head, s.lse, s.delta);
   zero(s.dq, padded * x.d);
 }
 
-inline size_t amx_backward_scratch(const BackwardProblem& p) {
-  return AmxBackwardScratch(nullptr, int64_t{p.tiles_per_segment} * kKTile, round_up(p.dims.head_dim, kAmxUnit),
-                            round_up(p.dims.head_dim_v, kAmxUnit))
+inline size_t bf16_backward_scratch(const BackwardProblem& p) {
+  return Bf16BackwardScratch(nullptr, int64_t{p.tiles_per_segment} * kKTile, round_up(p.dims.head_dim, kBf16Unit),
+                             round_up(p.dims.head_dim_v, kBf16Unit))
       .parts.used();
 }
 
-inline void amx_backward(const BackwardProblem& p, int32_t segment, int64_t kv_head, void* base) {
-  const AmxTiles tiles;
+inline void bf16_backward(const BackwardProblem& p, int32_t segment, int64_t kv_head, void* base) {
+  const Bf16Registers registers;
   const int32_t first_tile = segment * p.tiles_per_segment;
   const int32_t last_tile = static_cast<int32_t>(smaller(first_tile + p.tiles_per_segment, p.num_k_tiles));
   const int64_t first_key = int64_t{first_tile} * kKTile;
   const int64_t keys = smaller(int64_t{last_tile} * kKTile, p.dims.total_k) - first_key;
-  const AmxExtents x = {.d = round_up(p.dims.head_dim, kAmxUnit),
-                        .dv = round_up(p.dims.head_dim_v, kAmxUnit),
-                        .keys = int64_t{p.tiles_per_segment} * kKTile,
-                        .factor = score_factor(p.softmax_scale)};
-  const AmxBackwardScratch s(base, x.keys, x.d, x.dv);
+  const Bf16Extents x = {.d = round_up(p.dims.head_dim, kBf16Unit),
+                         .dv = round_up(p.dims.head_dim_v, kBf16Unit),
+                         .keys = int64_t{p.tiles_per_segment} * kKTile,
+                         .factor = score_factor(p.softmax_scale)};
+  const Bf16BackwardScratch s(base, x.keys, x.d, x.dv);
 
   pack_bf16_rows(p.k, first_key, keys, x.keys, kv_head, p.dims.head_dim, x.d, s.k);
   pack_bf16_rows(p.v, first_key, keys, x.keys, kv_head, p.dims.head_dim_v, x.dv, s.v);
   interleave_rows(s.k, x.keys, x.d, s.k_pairs);
-  transpose_pairs(s.k_pairs, x.d, x.keys / 2, x.d, s.k_columns, (x.keys + kAmxPadding) / 2);
+  transpose_pairs(s.k_pairs, x.d, x.keys / 2, x.d, s.k_columns, (x.keys + kBf16Padding) / 2);
   zero(s.dk, x.keys * x.d);
   zero(s.dv, x.keys * x.dv);
 
@@ -152,12 +152,12 @@ inline void amx_backward(const BackwardProblem& p, int32_t segment, int64_t kv_h
     if (found.begin == found.end) continue;
     const int64_t begin = int64_t{q_tile} * kQTile;
     const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
-    const int32_t panels = static_cast<int32_t>(round_up(rows, kAmxUnit) / kAmxUnit);
+    const int32_t panels = static_cast<int32_t>(round_up(rows, kBf16Unit) / kBf16Unit);
     for (int64_t head = kv_head * group_size(p.dims); head < (kv_head + 1) * group_size(p.dims); ++head) {
-      amx_load_queries(p, begin, rows, head, x, s);
+      bf16_load_queries(p, begin, rows, head, x, s);
       for (int32_t r = found.begin; r < found.end; ++r) {
         const TileRun run = p.plan.runs[r];
-        Cover covers[kAmxPanels];
+        Cover covers[kBf16Panels];
         cover_panels<float>(p.plan, run.mask_id, rows, covers);
         for (int32_t panel = 0; panel < panels; ++panel) {
           if (!covers[panel].empty()) covers[panel] = widen(covers[panel]);
@@ -167,13 +167,13 @@ inline void amx_backward(const BackwardProblem& p, int32_t segment, int64_t kv_h
           const int64_t key = tile * kKTile - first_key;
           for (int32_t panel = 0; panel < panels; ++panel) {
             if (!covers[panel].empty())
-              amx_backward_panel(p.plan, run.mask_id, panel * kAmxUnit, covers[panel], key, x, s);
+              bf16_backward_panel(p.plan, run.mask_id, panel * kBf16Unit, covers[panel], key, x, s);
           }
-          amx_add_key_gradients(covers, panels, key, x, s);
+          bf16_add_key_gradients(covers, panels, key, x, s);
         }
       }
       for (int32_t panel = 0; panel < panels; ++panel)
-        transpose(s.dq + panel * kAmxUnit * x.d, kAmxUnit, x.d, kAmxUnit, s.dq_rows + panel * kAmxUnit * x.d, x.d);
+        transpose(s.dq + panel * kBf16Unit * x.d, kBf16Unit, x.d, kBf16Unit, s.dq_rows + panel * kBf16Unit * x.d, x.d);
       add_dq(p, q_tile, head, segment, found.predecessor, rows, x.d, s.dq_rows);
     }
   }

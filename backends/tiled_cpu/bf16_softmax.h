@@ -1,14 +1,14 @@
-// softmax.h for the AMX kernels: scores [keys, 32] in fp32, without their factor yet, become bf16 operands of the next
+// softmax.h for the bf16 kernels: scores [keys, 32] in fp32, without their factor yet, become bf16 operands of the next
 // products. `factor` is softmax_scale * log2(e); it is applied in fp32, for q in bf16 would lose bits to it.
 #pragma once
 
-#include "amx_gemm.h"
+#include "bf16_gemm.h"
 #include "softmax.h"
 
 namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
-static_assert(kPanel<float> == kAmxUnit);
+static_assert(kPanel<float> == kBf16Unit);
 
 // softmax_scale in base 2. Not 0: a masked score is infinite, and times 0 it would be NaN.
 inline float score_factor(double softmax_scale) {

@@ -1,8 +1,4 @@
-// Matrix products of bf16 tiles with fp32 sums on AMX: C [m, n] = or += A [m, k] B [k, n].
-//
-// A has plain rows; B has pairs of rows interleaved, as the instruction wants it: [k / 2, n, 2]. A block of C is
-// 32 x 32, four tile registers; two hold 16 x 32 of A and two 32 x 16 of B. m, n and k are multiples of 32.
-// Source: Intel 64 and IA-32 Architectures Software Developer's Manual, TDPBF16PS.
+// Tiles of bf16 as bits: plain rows, and pairs of rows interleaved, the two layouts that products of bf16 take.
 #pragma once
 
 #include "pack.h"
@@ -11,65 +7,8 @@
 namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
-constexpr int64_t kAmxUnit = 32;
-
-// The tile registers' shapes as the processor reads them.
-struct alignas(64) AmxShape {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-// In memory as a whole: GCC 12 takes _tile_loadconfig to read 8 bytes only and drops stores to the others.
-constexpr AmxShape kAmxShape;
-
-// Holds the tile registers while a kernel runs on this thread.
-class AmxTiles {
- public:
-  AmxTiles() { _tile_loadconfig(&kAmxShape); }
-  ~AmxTiles() { _tile_release(); }
-  AmxTiles(const AmxTiles&) = delete;
-  AmxTiles& operator=(const AmxTiles&) = delete;
-};
-
-// lda in elements of A; ldb in elements of a pair of rows of B, at least 2 n.
-inline void amx_gemm(int64_t m, int64_t n, int64_t k, const BFloat16* a, int64_t lda, const BFloat16* b, int64_t ldb,
-                     float* c, int64_t ldc, bool add) {
-  const int64_t a_bytes = lda * sizeof(BFloat16), b_bytes = ldb * sizeof(BFloat16), c_bytes = ldc * sizeof(float);
-  for (int64_t j = 0; j < n; j += kAmxUnit) {
-    for (int64_t i = 0; i < m; i += kAmxUnit) {
-      float* const block = c + i * ldc + j;
-      if (add) {
-        _tile_loadd(0, block, c_bytes);
-        _tile_loadd(1, block + 16, c_bytes);
-        _tile_loadd(2, block + 16 * ldc, c_bytes);
-        _tile_loadd(3, block + 16 * ldc + 16, c_bytes);
-      } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-      }
-      for (int64_t l = 0; l < k; l += kAmxUnit) {
-        const BFloat16* const left = a + i * lda + l;
-        const BFloat16* const right = b + l / 2 * ldb + 2 * j;
-        _tile_loadd(4, left, a_bytes);
-        _tile_loadd(6, right, b_bytes);
-        _tile_loadd(7, right + 32, b_bytes);
-        _tile_loadd(5, left + 16 * lda, a_bytes);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-      _tile_stored(0, block, c_bytes);
-      _tile_stored(1, block + 16, c_bytes);
-      _tile_stored(2, block + 16 * ldc, c_bytes);
-      _tile_stored(3, block + 16 * ldc + 16, c_bytes);
-    }
-  }
-}
+// Keys, queries and head dims of the bf16 kernels are padded to multiples of this.
+constexpr int64_t kBf16Unit = 32;
 
 // Rows `a` and `b` of 32 values -> 32 pairs (a[i], b[i]), 64 values.
 inline void interleave(__m512i a, __m512i b, BFloat16* to) {
