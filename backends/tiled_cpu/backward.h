@@ -52,23 +52,29 @@ struct BackwardScratch {
   }
 };
 
-// delta = rowsum(dout * out) of one (q tile, head).
+// delta = rowsum(dout * out) of one q tile, token by token, for in THD the heads of a token lie side by side; and dq =
+// 0 where no tile will write it.
 template <class S>
-void delta(const BackwardProblem& p, int32_t q_tile, int64_t head, void* base) {
+void delta(const BackwardProblem& p, int32_t q_tile, void* base) {
   using T = Compute<S>;
   const int64_t dv = p.dims.head_dim_v, padded = round_up(dv, kWidth<T>);
   T* const out = static_cast<T*>(base);
   T* const dout = out + padded;
   const int64_t begin = int64_t{q_tile} * kQTile, end = smaller(begin + kQTile, p.dims.total_q);
   for (int64_t token = begin; token < end; ++token) {
-    pack_row(row_of<S>(p.out, token, head), p.out.dim, dv, padded, out);
-    pack_row(row_of<S>(p.dout, token, head), p.dout.dim, dv, padded, dout);
-    Vec<T> products{};
-    for (int64_t i = 0; i < padded; i += kWidth<T>) products += load(out + i) * load(dout + i);
-    T sum = 0;
-    for (int i = 0; i < kWidth<T>; ++i) sum += products[i];
-    static_cast<T*>(p.delta)[head * p.dims.total_q + token] = sum;
+    for (int64_t head = 0; head < p.dims.heads_q; ++head) {
+      pack_row(row_of<S>(p.out, token, head), p.out.dim, dv, padded, out);
+      pack_row(row_of<S>(p.dout, token, head), p.dout.dim, dv, padded, dout);
+      Vec<T> products{};
+      for (int64_t i = 0; i < padded; i += kWidth<T>) products += load(out + i) * load(dout + i);
+      T sum = 0;
+      for (int i = 0; i < kWidth<T>; ++i) sum += products[i];
+      static_cast<T*>(p.delta)[head * p.dims.total_q + token] = sum;
+    }
   }
+  const int64_t dq_row = p.dims.heads_q * p.dims.head_dim;
+  if (p.plan.run_offsets[q_tile] == p.plan.run_offsets[q_tile + 1])
+    zero(static_cast<T*>(p.dq) + begin * dq_row, (end - begin) * dq_row);
 }
 
 // One panel against the attended keys of one tile; k, v, dk, dv start at cover.key_begin; the others at the panel.
@@ -119,10 +125,30 @@ inline void load_queries(const BackwardProblem& p, int64_t begin, int64_t rows, 
     transpose_panel(s.do_rows + row * dv_padded, dv_padded, T(1), s.do_columns + row * dv_padded);
   }
   load_row_statistics(p, begin, rows, head, s.lse, s.delta);
-  zero(s.dq, rows * d);
+  zero(s.dq, round_up(rows, kGemmRows) * d);
 }
 
-// Waits for the turn of `segment`, adds scale * tile to dQ, and passes the turn on.
+// The queries that load_queries will read next, fetched into L2 one panel at a time.
+struct NextQueries {
+  int64_t q_tile = 0;
+  int64_t head = 0;
+  int64_t fetched_panels = 0;
+};
+
+template <class S>
+inline void prefetch_panel(const BackwardProblem& p, NextQueries& next) {
+  constexpr int64_t kRows = kPanel<Compute<S>>;
+  if (next.fetched_panels == kQTile / kRows) return;
+  const int64_t begin = next.q_tile * kQTile + next.fetched_panels++ * kRows;
+  const int64_t end = smaller(begin + kRows, p.dims.total_q);
+  for (int64_t token = begin; token < end; ++token) {
+    prefetch_row(row_of<S>(p.q, token, next.head), p.dims.head_dim);
+    prefetch_row(row_of<S>(p.dout, token, next.head), p.dims.head_dim_v);
+  }
+}
+
+// Waits for the turn of `segment`, adds scale * tile to dQ, or writes it where none came before, and passes the turn
+// on.
 template <class T>
 inline void add_dq(const BackwardProblem& p, int32_t q_tile, int64_t head, int32_t segment, int32_t predecessor,
                    int64_t rows, int64_t d, const T* tile) {
@@ -132,7 +158,11 @@ inline void add_dq(const BackwardProblem& p, int32_t q_tile, int64_t head, int32
   const int64_t dim = p.dims.head_dim;
   for (int64_t r = 0; r < rows; ++r) {
     T* const to = static_cast<T*>(p.dq) + ((int64_t{q_tile} * kQTile + r) * p.dims.heads_q + head) * dim;
-    for (int64_t c = 0; c < dim; ++c) to[c] += scale * tile[r * d + c];
+    if (predecessor < 0) {
+      for (int64_t c = 0; c < dim; ++c) to[c] = scale * tile[r * d + c];
+    } else {
+      for (int64_t c = 0; c < dim; ++c) to[c] += scale * tile[r * d + c];
+    }
   }
   __atomic_store_n(turn, segment + 1, __ATOMIC_RELEASE);
 }
@@ -199,28 +229,35 @@ void backward(const BackwardProblem& p, int32_t segment, int64_t kv_head, void* 
   const int64_t keys = smaller(int64_t{last_tile} * kKTile, p.dims.total_k) - first_key;
   const BackwardScratch<T> s(base, int64_t{p.tiles_per_segment} * kKTile, d, dv_padded);
 
+  const int64_t padded_keys = round_up(keys, kGemmRows);
   pack_rows<S>(p.k, first_key, keys, kv_head, p.dims.head_dim, d, s.k);
   pack_rows<S>(p.v, first_key, keys, kv_head, p.dims.head_dim_v, dv_padded, s.v);
-  zero(s.dk, keys * d);
-  zero(s.dv, keys * dv_padded);
+  zero(s.k + keys * d, (padded_keys - keys) * d);
+  zero(s.v + keys * dv_padded, (padded_keys - keys) * dv_padded);
+  zero(s.dk, padded_keys * d);
+  zero(s.dv, padded_keys * dv_padded);
 
   for (int32_t q_tile = p.segment_q_tiles[2 * segment]; q_tile < p.segment_q_tiles[2 * segment + 1]; ++q_tile) {
     const SegmentRuns found = runs_of_segment(p, q_tile, first_tile, last_tile);
     if (found.begin == found.end) continue;
     const int64_t begin = int64_t{q_tile} * kQTile;
     const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
-    for (int64_t head = kv_head * group_size(p.dims); head < (kv_head + 1) * group_size(p.dims); ++head) {
+    const int64_t first_head = kv_head * group_size(p.dims), last_head = first_head + group_size(p.dims) - 1;
+    for (int64_t head = first_head; head <= last_head; ++head) {
       load_queries<S>(p, begin, rows, head, d, dv_padded, s);
+      NextQueries next = {.q_tile = head < last_head ? q_tile : q_tile + 1,
+                          .head = head < last_head ? head + 1 : first_head};
       for (int32_t r = found.begin; r < found.end; ++r) {
         const TileRun run = p.plan.runs[r];
         Cover covers[kPanels<T>];
-        cover_panels<T>(p.plan, run.mask_id, rows, covers);
+        cover_panels<T, kGemmRows>(p.plan, run.mask_id, rows, covers);
         const int64_t run_end = smaller(run.tile + run.count, last_tile);
         for (int64_t tile = larger(run.tile, first_tile); tile < run_end; ++tile) {
           for (int32_t row = 0; row < rows; row += kPanel<T>) {
             const Cover& cover = covers[row / kPanel<T>];
             if (cover.empty()) continue;
             const int64_t key = tile * kKTile - first_key + cover.key_begin;
+            prefetch_panel<S>(p, next);
             backward_panel(p.plan, run.mask_id, row, cover, p.dims, d, dv_padded, s.k + key * d, s.v + key * dv_padded,
                            s.dk + key * d, s.dv + key * dv_padded, s);
           }

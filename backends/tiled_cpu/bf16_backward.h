@@ -85,7 +85,7 @@ inline void clear_block(BFloat16* rows) {
   for (int64_t r = 0; r < kBf16Unit; ++r) _mm512_storeu_si512(rows + r * kPRows, _mm512_setzero_si512());
 }
 
-// dK and dV of one tile from P and dS. covers: of `panels` panels, widened.
+// dK and dV of one tile from P and dS. covers: of `panels` panels, in whole blocks.
 inline void bf16_add_key_gradients(const Cover* covers, int32_t panels, int64_t key, const Bf16Extents& x,
                                    const Bf16BackwardScratch& s) {
   for (int32_t block = 0; block < kKTile; block += kBf16Unit) {
@@ -153,21 +153,22 @@ inline void bf16_backward(const BackwardProblem& p, int32_t segment, int64_t kv_
     const int64_t begin = int64_t{q_tile} * kQTile;
     const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
     const int32_t panels = static_cast<int32_t>(round_up(rows, kBf16Unit) / kBf16Unit);
-    for (int64_t head = kv_head * group_size(p.dims); head < (kv_head + 1) * group_size(p.dims); ++head) {
+    const int64_t first_head = kv_head * group_size(p.dims), last_head = first_head + group_size(p.dims) - 1;
+    for (int64_t head = first_head; head <= last_head; ++head) {
       bf16_load_queries(p, begin, rows, head, x, s);
+      NextQueries next = {.q_tile = head < last_head ? q_tile : q_tile + 1,
+                          .head = head < last_head ? head + 1 : first_head};
       for (int32_t r = found.begin; r < found.end; ++r) {
         const TileRun run = p.plan.runs[r];
         Cover covers[kBf16Panels];
-        cover_panels<float>(p.plan, run.mask_id, rows, covers);
-        for (int32_t panel = 0; panel < panels; ++panel) {
-          if (!covers[panel].empty()) covers[panel] = widen(covers[panel]);
-        }
+        cover_panels<float, kBf16Unit>(p.plan, run.mask_id, rows, covers);
         const int64_t run_end = smaller(run.tile + run.count, last_tile);
         for (int64_t tile = larger(run.tile, first_tile); tile < run_end; ++tile) {
           const int64_t key = tile * kKTile - first_key;
           for (int32_t panel = 0; panel < panels; ++panel) {
-            if (!covers[panel].empty())
-              bf16_backward_panel(p.plan, run.mask_id, panel * kBf16Unit, covers[panel], key, x, s);
+            if (covers[panel].empty()) continue;
+            prefetch_panel<BFloat16>(p, next);
+            bf16_backward_panel(p.plan, run.mask_id, panel * kBf16Unit, covers[panel], key, x, s);
           }
           bf16_add_key_gradients(covers, panels, key, x, s);
         }

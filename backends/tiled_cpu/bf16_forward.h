@@ -67,19 +67,22 @@ inline size_t bf16_packed_tile_bytes(const ForwardProblem& p) {
       sizeof(BFloat16));
 }
 
-inline void bf16_pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_head) {
+inline void bf16_pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_heads) {
   constexpr int64_t kKeys = 32;  // transposed at a time
   const int64_t d = round_up(p.dims.head_dim, kBf16Unit), dv = round_up(p.dims.head_dim_v, kBf16Unit);
   const int64_t begin = int64_t{k_tile} * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
-  BFloat16* const k = reinterpret_cast<BFloat16*>(packed_tile(p, k_tile, kv_head, bf16_packed_tile_bytes(p)));
-  BFloat16* const v_columns = k + kKTile * d;
-  pack_bf16_rows(p.k, begin, keys, kKTile, kv_head, p.dims.head_dim, d, k);
+  const size_t tile_bytes = bf16_packed_tile_bytes(p);
   alignas(64) BFloat16 rows[kKeys * 512], pairs[kKeys * 512];  // head_dim_v is at most 512
   for (int64_t first = 0; first < kKTile; first += kKeys) {
     const int64_t count = larger(0, smaller(kKeys, keys - first));
-    pack_bf16_rows(p.v, begin + first, count, kKeys, kv_head, p.dims.head_dim_v, dv, rows);
-    interleave_rows(rows, kKeys, dv, pairs);
-    transpose_pairs(pairs, dv, kKeys / 2, dv, v_columns + first, kVColumns / 2);
+    for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
+      BFloat16* const k = reinterpret_cast<BFloat16*>(packed_tile(p, k_tile, head, tile_bytes));
+      BFloat16* const v_columns = k + kKTile * d;
+      pack_bf16_rows(p.k, begin + first, count, kKeys, head, p.dims.head_dim, d, k + first * d);
+      pack_bf16_rows(p.v, begin + first, count, kKeys, head, p.dims.head_dim_v, dv, rows);
+      interleave_rows(rows, kKeys, dv, pairs);
+      transpose_pairs(pairs, dv, kKeys / 2, dv, v_columns + first, kVColumns / 2);
+    }
   }
 }
 
@@ -108,13 +111,13 @@ inline void bf16_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, 
   for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
     const TileRun run = p.plan.runs[r];
     Cover covers[kBf16Panels];
-    cover_panels<float>(p.plan, run.mask_id, rows, covers);
+    cover_panels<float, kBf16Unit>(p.plan, run.mask_id, rows, covers);
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
       const BFloat16* const k = reinterpret_cast<const BFloat16*>(packed_tile(p, tile, kv_head, tile_bytes));
       const BFloat16* const v_columns = k + kKTile * d;
       for (int32_t row = 0; row < rows; row += kBf16Unit) {
-        if (covers[row / kBf16Unit].empty()) continue;
-        const Cover cover = widen(covers[row / kBf16Unit]);
+        const Cover& cover = covers[row / kBf16Unit];
+        if (cover.empty()) continue;
         if (tile + 1 < run.tile + run.count)
           prefetch_part(packed_tile(p, tile + 1, kv_head, tile_bytes), tile_bytes, row / kBf16Unit, kBf16Panels);
         bf16_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, k + cover.key_begin * d,

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "pack.h"
-#include "panel_mask.h"
 
 namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
@@ -49,15 +48,6 @@ inline void interleave_rows(const BFloat16* rows, int64_t count, int64_t padded,
       interleave(_mm512_loadu_si512(rows + r * padded + c), _mm512_loadu_si512(rows + (r + 1) * padded + c),
                  pairs + r * padded + 2 * c);
   }
-}
-
-// The box of a panel widened to whole units of keys; what it gains is masked.
-inline Cover widen(Cover cover) {
-  const int32_t begin = cover.key_begin / 32 * 32, end = (cover.key_end + 31) / 32 * 32;
-  cover.partial |= begin != cover.key_begin || end != cover.key_end;
-  cover.key_begin = begin;
-  cover.key_end = end;
-  return cover;
 }
 
 // Pairs of 16-bit values move as one 32-bit element.

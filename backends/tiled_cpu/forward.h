@@ -105,14 +105,26 @@ inline char* packed_tile(const ForwardProblem& p, int64_t k_tile, int64_t kv_hea
          ((kv_head - p.first_kv_head) * p.num_k_tiles + k_tile) * static_cast<int64_t>(bytes);
 }
 
+// Token by token, for in THD the heads of a token lie side by side.
 template <class S>
-void pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_head) {
+void pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_heads) {
   using T = Compute<S>;
   const int64_t d = round_up(p.dims.head_dim, kWidth<T>), dv = round_up(p.dims.head_dim_v, kWidth<T>);
   const int64_t begin = int64_t{k_tile} * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
-  T* const k = reinterpret_cast<T*>(packed_tile(p, k_tile, kv_head, packed_tile_bytes<S>(p)));
-  pack_rows<S>(p.k, begin, keys, kv_head, p.dims.head_dim, d, k);
-  pack_rows<S>(p.v, begin, keys, kv_head, p.dims.head_dim_v, dv, k + kKTile * d);
+  const int64_t padding = round_up(keys, kGemmRows) - keys;
+  const size_t tile_bytes = packed_tile_bytes<S>(p);
+  const auto k_of = [&](int64_t head) { return reinterpret_cast<T*>(packed_tile(p, k_tile, head, tile_bytes)); };
+  for (int64_t key = 0; key < keys; ++key) {
+    for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
+      T* const k = k_of(head);
+      pack_row(row_of<S>(p.k, begin + key, head), p.k.dim, p.dims.head_dim, d, k + key * d);
+      pack_row(row_of<S>(p.v, begin + key, head), p.v.dim, p.dims.head_dim_v, dv, k + kKTile * d + key * dv);
+    }
+  }
+  for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
+    zero(k_of(head) + keys * d, padding * d);
+    zero(k_of(head) + kKTile * d + keys * dv, padding * dv);
+  }
 }
 
 template <class S>
@@ -134,13 +146,13 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
 
   pack_panels<S>(p.q, begin, rows, head, p.dims.head_dim, d, T(p.softmax_scale * kLog2E), scratch.q_rows,
                  scratch.q_columns);
-  zero(scratch.out, rows * dv);
+  zero(scratch.out, round_up(rows, kGemmRows) * dv);
   for (int32_t i = 0; i < kPanels<T>; ++i) reset(scratch.state[i]);
 
   for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
     const TileRun run = p.plan.runs[r];
     Cover covers[kPanels<T>];
-    cover_panels<T>(p.plan, run.mask_id, rows, covers);
+    cover_panels<T, kGemmRows>(p.plan, run.mask_id, rows, covers);
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
       const T* const k = reinterpret_cast<const T*>(packed_tile(p, tile, kv_head, tile_bytes));
       const T* const v = k + kKTile * d;

@@ -2,8 +2,8 @@
 //
 // One register block is kGemmRows x 2 vectors of C; per step of k it loads two vectors of B and broadcasts one element
 // of A a row, so no operand needs packing beyond rows: A is read either along its rows (kRows: A[i * lda + l]) or
-// transposed in place (kColumns: A[l * lda + i]). B and C have rows padded to whole vectors. m and k are exact, so a
-// caller narrows a product to the attended part of a tile by moving pointers.
+// transposed in place (kColumns: A[l * lda + i]). B and C have rows padded to whole vectors. A caller narrows a product
+// to the attended part of a tile by moving pointers: k is exact, m is whole register blocks.
 #pragma once
 
 #include "simd.h"
@@ -13,8 +13,9 @@ namespace ATTNMUX_ISA {
 
 enum class Walk { kRows, kColumns };
 
-template <class T, Walk walk, int rows, int vectors>
+template <class T, Walk walk, int vectors>
 inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
+  constexpr int rows = kGemmRows;
   Vec<T> acc[rows][vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i) {
@@ -45,23 +46,11 @@ template <class T, Walk walk, int vectors>
 inline void gemm_columns(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
                          bool add) {
   const int64_t a_row = walk == Walk::kRows ? lda : 1;
-  int64_t i = 0;
-  for (; i + kGemmRows <= m; i += kGemmRows)
-    gemm_block<T, walk, kGemmRows, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
-  if constexpr (kGemmRows > 4) {
-    if ((m - i) & 4) {
-      gemm_block<T, walk, 4, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
-      i += 4;
-    }
-  }
-  if ((m - i) & 2) {
-    gemm_block<T, walk, 2, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
-    i += 2;
-  }
-  if ((m - i) & 1) gemm_block<T, walk, 1, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
+  for (int64_t i = 0; i < m; i += kGemmRows)
+    gemm_block<T, walk, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
 }
 
-// REQUIRES: n is a multiple of the vector width.
+// REQUIRES: m is a multiple of kGemmRows, n of the vector width.
 template <class T, Walk walk>
 inline void gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
                  bool add) {

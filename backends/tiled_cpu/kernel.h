@@ -77,7 +77,7 @@ struct BackwardProblem {
   View out, dout;
   const void* lse = nullptr;  // [total_q, heads_q], float or double
   void* delta = nullptr;      // [heads_q, total_q], rowsum(dout * out)
-  void* dq = nullptr;         // [total_q, heads_q, head_dim], float or double, zero at the start
+  void* dq = nullptr;         // [total_q, heads_q, head_dim], float or double
   MutableView dk, dv;
   double softmax_scale = 1.0;
   int32_t tiles_per_segment = 1;
@@ -88,12 +88,12 @@ struct BackwardProblem {
 
 // One dtype's kernels for one instruction set. Scratch is one buffer a worker, aligned to 64 bytes.
 struct Kernels {
-  size_t (*packed_tile_bytes)(const ForwardProblem&);  // a multiple of 64
-  void (*pack_keys)(const ForwardProblem&, int32_t k_tile, int64_t kv_head);
+  size_t (*packed_tile_bytes)(const ForwardProblem&);                          // a multiple of 64
+  void (*pack_keys)(const ForwardProblem&, int32_t k_tile, int64_t kv_heads);  // from first_kv_head on
   size_t (*forward_scratch)(const ForwardProblem&);
   void (*forward)(const ForwardProblem&, int32_t q_tile, int64_t head, void* scratch);  // after all of pack_keys
   size_t (*backward_scratch)(const BackwardProblem&);
-  void (*delta)(const BackwardProblem&, int32_t q_tile, int64_t head, void* scratch);
+  void (*delta)(const BackwardProblem&, int32_t q_tile, void* scratch);  // all heads; zeroes dq of rows without tiles
   // Waits for the segment before it where both meet a q tile: segments of a head must be started in order.
   void (*backward)(const BackwardProblem&, int32_t segment, int64_t kv_head, void* scratch);
 };

@@ -156,9 +156,8 @@ class MagiBackend final : public AttentionBackend {
     for (int64_t first = 0; first < problem.dims.heads_kv; first += heads_at_once) {
       const int64_t heads_kv = std::min(heads_at_once, problem.dims.heads_kv - first), heads = heads_kv * group;
       problem.first_kv_head = first;
-      run_in_order(num_k_tiles * heads_kv, args.k.numel() + args.v.numel(), 0, [&](int64_t item, void*) {
-        kernels.pack_keys(problem, static_cast<int32_t>(item / heads_kv), first + item % heads_kv);
-      });
+      run_in_order(num_k_tiles, args.k.numel() + args.v.numel(), 0,
+                   [&](int64_t k_tile, void*) { kernels.pack_keys(problem, static_cast<int32_t>(k_tile), heads_kv); });
       const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
       run_in_order(own.plan.num_q_tiles * heads, cost, scratch_bytes, [&](int64_t item, void* scratch) {
         kernels.forward(problem, own.q_order[item / heads], first * group + item % heads, scratch);
@@ -170,7 +169,7 @@ class MagiBackend final : public AttentionBackend {
   BackwardResult backward(const Prepared& prepared, const BackwardArgs& args) const override {
     const auto& own = prepared_as<MagiPrepared>(prepared, kId);
     const auto compute = args.q.options().dtype(compute_dtype(args.q));
-    const at::Tensor dq = at::zeros(args.q.sizes(), compute);
+    const at::Tensor dq = at::empty(args.q.sizes(), compute);
     const at::Tensor dk = at::empty(args.k.sizes(), args.k.options());
     const at::Tensor dv = at::empty(args.v.sizes(), args.v.options());
     const at::Tensor lse = args.lse.to(compute.dtype()).contiguous();
@@ -197,9 +196,8 @@ class MagiBackend final : public AttentionBackend {
     const int64_t heads_q = problem.dims.heads_q, heads_kv = problem.dims.heads_kv;
     const size_t scratch_bytes = kernels.backward_scratch(problem);
     const int64_t cost = own.plan.area * heads_q * (3 * problem.dims.head_dim + 2 * problem.dims.head_dim_v);
-    run_in_order(own.plan.num_q_tiles * heads_q, args.dout.numel(), scratch_bytes, [&](int64_t item, void* scratch) {
-      kernels.delta(problem, static_cast<int32_t>(item / heads_q), item % heads_q, scratch);
-    });
+    run_in_order(own.plan.num_q_tiles, args.dout.numel(), scratch_bytes,
+                 [&](int64_t q_tile, void* scratch) { kernels.delta(problem, static_cast<int32_t>(q_tile), scratch); });
     // Segment by segment, for the kernel waits for earlier segments of the same head.
     run_in_order(own.num_segments * heads_kv, cost, scratch_bytes, [&](int64_t item, void* scratch) {
       kernels.backward(problem, static_cast<int32_t>(item / heads_kv), item % heads_kv, scratch);

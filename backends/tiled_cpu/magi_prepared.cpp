@@ -7,7 +7,7 @@ namespace {
 
 // K, V, dK and dV of a segment stay in L2 while the q tiles pass by.
 constexpr int64_t kSegmentBytes = 1024 * 1024;
-constexpr int32_t kMaxSegmentTiles = 4;
+constexpr int32_t kMaxSegmentTiles = 8;
 // Enough segments to keep many cores busy, from the shape alone: the split must not depend on the threads at hand.
 constexpr int64_t kWantedItems = 16;
 

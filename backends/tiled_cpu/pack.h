@@ -83,12 +83,22 @@ inline void pack_row(const S* from, int64_t stride, int64_t dim, int64_t padded,
   for (int64_t i = dim; i < padded; ++i) to[i] = 0;
 }
 
+// Rows of one head lie too far apart for the processor to foresee them.
+constexpr int64_t kRowsAhead = 16;
+
+template <class S>
+inline void prefetch_row(const S* row, int64_t dim) {
+  for (int64_t i = 0; i < dim; i += 64 / static_cast<int64_t>(sizeof(S))) __builtin_prefetch(row + i, 0, 2);
+}
+
 // Tokens [begin, begin + count) of one head: to [count, padded].
 template <class S>
 inline void pack_rows(const View& view, int64_t begin, int64_t count, int64_t head, int64_t dim, int64_t padded,
                       Compute<S>* to) {
-  for (int64_t r = 0; r < count; ++r)
+  for (int64_t r = 0; r < count; ++r) {
+    prefetch_row(row_of<S>(view, begin + smaller(r + kRowsAhead, count - 1), head), dim);
     pack_row(row_of<S>(view, begin + r, head), view.dim, dim, padded, to + r * padded);
+  }
 }
 
 template <class T>

@@ -1,8 +1,8 @@
 // The part of a tile that one panel of queries attends, and the masking of scores inside that part.
 //
 // A panel is kPanel neighbouring rows of a tile. Products are narrowed to the box [row_begin, row_end) x
-// [key_begin, key_end) that holds every attended pair of the panel; inside it, pairs that are not attended get the
-// score that the caller names, unless the box is attended as a whole.
+// [key_begin, key_end) that holds every attended pair of the panel, in whole register blocks; inside it, pairs that are
+// not attended get the score that the caller names, unless the box is attended as a whole.
 #pragma once
 
 #include "simd.h"
@@ -76,6 +76,19 @@ inline Cover cover_of_bits(const uint64_t* words, int32_t count) {
   return cover;
 }
 
+// The smallest box around a cover with sides that are multiples of `unit`, a power of two.
+inline Cover widen(Cover cover, int32_t unit) {
+  const Cover exact = cover;
+  cover.key_begin &= -unit;
+  cover.key_end = (cover.key_end + unit - 1) & -unit;
+  cover.row_begin &= -unit;
+  cover.row_end = (cover.row_end + unit - 1) & -unit;
+  cover.partial |= cover.key_begin != exact.key_begin || cover.key_end != exact.key_end;
+  // Where only rows are gained, the cover is partial already, or they lie behind the last query: their results are not
+  // used, and in the backward their probabilities are 0.
+  return cover;
+}
+
 // Rows [row, row + count) of a tile.
 inline Cover cover_of(const PlanView& plan, int32_t mask_id, int32_t row, int32_t count) {
   if (mask_id == kUnmasked) return {.key_begin = 0, .key_end = kKTile, .row_begin = 0, .row_end = count};
@@ -83,11 +96,13 @@ inline Cover cover_of(const PlanView& plan, int32_t mask_id, int32_t row, int32_
   return cover_of_bits(bit_rows(plan, mask_id) + row * kWordsPerRow, count);
 }
 
-// Covers of all panels of a tile with `rows` queries.
-template <class T>
+// Covers of all panels of a tile with `rows` queries, in whole blocks of `unit` keys and rows.
+template <class T, int32_t unit>
 inline void cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, Cover* covers) {
-  for (int32_t row = 0; row < rows; row += kPanel<T>)
-    covers[row / kPanel<T>] = cover_of(plan, mask_id, row, static_cast<int32_t>(smaller(kPanel<T>, rows - row)));
+  for (int32_t row = 0; row < rows; row += kPanel<T>) {
+    const int32_t count = static_cast<int32_t>(smaller(kPanel<T>, rows - row));
+    covers[row / kPanel<T>] = widen(cover_of(plan, mask_id, row, count), unit);
+  }
 }
 
 // scores [keys of the cover, kPanel]: `masked` where the panel that starts at `row` does not attend the key. Vectors of
