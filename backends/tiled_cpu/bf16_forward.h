@@ -115,11 +115,11 @@ inline void bf16_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, 
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
       const BFloat16* const k = reinterpret_cast<const BFloat16*>(packed_tile(p, tile, kv_head, tile_bytes));
       const BFloat16* const v_columns = k + kKTile * d;
+      const int64_t next = next_k_tile(p.plan, q_tile, r, tile);
       for (int32_t row = 0; row < rows; row += kBf16Unit) {
         const Cover& cover = covers[row / kBf16Unit];
         if (cover.empty()) continue;
-        if (tile + 1 < run.tile + run.count)
-          prefetch_part(packed_tile(p, tile + 1, kv_head, tile_bytes), tile_bytes, row / kBf16Unit, kBf16Panels);
+        if (next >= 0) prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kBf16Unit, kBf16Panels);
         bf16_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, k + cover.key_begin * d,
                            v_columns + cover.key_begin, s, s.out + row * dv, s.state[row / kBf16Unit]);
       }

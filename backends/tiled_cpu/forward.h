@@ -58,6 +58,12 @@ inline void pack_panels(const View& view, int64_t begin, int64_t rows, int64_t h
   }
 }
 
+// The k tile that comes after `tile` of run `r` in its q tile; -1 behind the last.
+inline int64_t next_k_tile(const PlanView& plan, int32_t q_tile, int32_t r, int64_t tile) {
+  if (tile + 1 < plan.runs[r].tile + plan.runs[r].count) return tile + 1;
+  return r + 1 < plan.run_offsets[q_tile + 1] ? plan.runs[r + 1].tile : -1;
+}
+
 // One panel against the packed keys of its cover: k and v start at cover.key_begin.
 template <class T>
 inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int64_t head_dim,
@@ -156,11 +162,11 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
       const T* const k = reinterpret_cast<const T*>(packed_tile(p, tile, kv_head, tile_bytes));
       const T* const v = k + kKTile * d;
+      const int64_t next = next_k_tile(p.plan, q_tile, r, tile);
       for (int32_t row = 0; row < rows; row += kPanel<T>) {
         const Cover& cover = covers[row / kPanel<T>];
         if (cover.empty()) continue;
-        if (tile + 1 < run.tile + run.count)
-          prefetch_part(packed_tile(p, tile + 1, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
+        if (next >= 0) prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
         forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
                       k + cover.key_begin * d, v + cover.key_begin * dv, scratch.scores, scratch.out + row * dv,
                       scratch.state[row / kPanel<T>]);

@@ -159,8 +159,11 @@ class MagiBackend final : public AttentionBackend {
       run_in_order(num_k_tiles, args.k.numel() + args.v.numel(), 0,
                    [&](int64_t k_tile, void*) { kernels.pack_keys(problem, static_cast<int32_t>(k_tile), heads_kv); });
       const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
-      run_in_order(own.plan.num_q_tiles * heads, cost, scratch_bytes, [&](int64_t item, void* scratch) {
-        kernels.forward(problem, own.q_order[item / heads], first * group + item % heads, scratch);
+      // The heads that share keys side by side, then the q tiles that are likely to: what they share stays in L2.
+      const int64_t items = own.plan.num_q_tiles * group;
+      run_in_order(items * heads_kv, cost, scratch_bytes, [&](int64_t item, void* scratch) {
+        const int64_t head = (first + item / items) * group + item % group;
+        kernels.forward(problem, own.q_order[item % items / group], head, scratch);
       });
     }
     return {.out = out, .lse = lse};
