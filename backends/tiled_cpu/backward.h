@@ -79,25 +79,19 @@ void delta(const BackwardProblem& p, int32_t q_tile, void* base) {
 
 // One panel against the attended keys of one tile; k, v, dk, dv start at cover.key_begin; the others at the panel.
 template <class T>
-inline void backward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, const Dims& dims,
-                           int64_t d, int64_t dv_padded, const T* k, const T* v, T* dk, T* dv,
+inline void backward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const PanelCover<T>& cover,
+                           const Dims& dims, int64_t d, int64_t dv_padded, const T* k, const T* v, T* dk, T* dv,
                            const BackwardScratch<T>& s) {
-  const int64_t keys = cover.key_end - cover.key_begin, rows = cover.row_end - cover.row_begin;
+  const int64_t keys = cover.key_end - cover.key_begin;
   const int32_t column = cover.row_begin / kWidth<T> * kWidth<T>;
   const int32_t column_end = static_cast<int32_t>(round_up(cover.row_end, kWidth<T>));
-  const int64_t first_row = row + cover.row_begin;
-  gemm<T, Walk::kRows>(keys, column_end - column, dims.head_dim, k, d, s.q_columns + row * d + column, kPanel<T>,
-                       s.scores + column, kPanel<T>, /*add=*/false);
-  gemm<T, Walk::kRows>(keys, column_end - column, dims.head_dim_v, v, dv_padded,
-                       s.do_columns + row * dv_padded + column, kPanel<T>, s.dp + column, kPanel<T>, /*add=*/false);
+  score_products(cover, dims.head_dim, k, d, s.q_columns + row * d, s.scores);
+  score_products(cover, dims.head_dim_v, v, dv_padded, s.do_columns + row * dv_padded, s.dp);
   if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, kMasked<T>, s.scores);
   softmax_gradient(s.scores, s.dp, keys, column, column_end, s.lse + row, s.delta + row);
-  gemm<T, Walk::kRows>(keys, dv_padded, rows, s.scores + cover.row_begin, kPanel<T>, s.do_rows + first_row * dv_padded,
-                       dv_padded, dv, dv_padded, /*add=*/true);
-  gemm<T, Walk::kRows>(keys, d, rows, s.dp + cover.row_begin, kPanel<T>, s.q_rows + first_row * d, d, dk, d,
-                       /*add=*/true);
-  gemm<T, Walk::kColumns>(rows, d, keys, s.dp + cover.row_begin, kPanel<T>, k, d, s.dq + first_row * d, d,
-                          /*add=*/true);
+  add_along_rows(cover, s.scores, s.do_rows + row * dv_padded, dv_padded, dv);
+  add_along_rows(cover, s.dp, s.q_rows + row * d, d, dk);
+  add_along_keys(cover, s.dp, k, d, s.dq + row * d);
 }
 
 // lse in base 2 and delta of kQTile rows; rows without keys and rows beyond `rows` get probabilities 0.
@@ -249,12 +243,12 @@ void backward(const BackwardProblem& p, int32_t segment, int64_t kv_head, void* 
                           .head = head < last_head ? head + 1 : first_head};
       for (int32_t r = found.begin; r < found.end; ++r) {
         const TileRun run = p.plan.runs[r];
-        Cover covers[kPanels<T>];
-        cover_panels<T, kGemmRows>(p.plan, run.mask_id, rows, covers);
+        PanelCover<T> covers[kPanels<T>];
+        cover_panels(p.plan, run.mask_id, rows, covers);
         const int64_t run_end = smaller(run.tile + run.count, last_tile);
         for (int64_t tile = larger(run.tile, first_tile); tile < run_end; ++tile) {
           for (int32_t row = 0; row < rows; row += kPanel<T>) {
-            const Cover& cover = covers[row / kPanel<T>];
+            const PanelCover<T>& cover = covers[row / kPanel<T>];
             if (cover.empty()) continue;
             const int64_t key = tile * kKTile - first_key + cover.key_begin;
             prefetch_panel<S>(p, next);

@@ -161,7 +161,7 @@ inline void bf16_backward(const BackwardProblem& p, int32_t segment, int64_t kv_
       for (int32_t r = found.begin; r < found.end; ++r) {
         const TileRun run = p.plan.runs[r];
         Cover covers[kBf16Panels];
-        cover_panels<float, kBf16Unit>(p.plan, run.mask_id, rows, covers);
+        bf16_cover_panels(p.plan, run.mask_id, rows, covers);
         const int64_t run_end = smaller(run.tile + run.count, last_tile);
         for (int64_t tile = larger(run.tile, first_tile); tile < run_end; ++tile) {
           const int64_t key = tile * kKTile - first_key;

@@ -43,6 +43,14 @@ inline void pack_query_pairs(const BFloat16* rows, int64_t panels, int64_t d, BF
     transpose_pairs(rows + panel * 32 * d, d / 2, 32, d / 2, pairs + panel * 32 * d, 32);
 }
 
+// Covers of all panels of a tile with `rows` queries.
+inline void bf16_cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, Cover* covers) {
+  for (int32_t row = 0; row < rows; row += kBf16Unit) {
+    const int32_t count = static_cast<int32_t>(smaller(kBf16Unit, rows - row));
+    covers[row / kBf16Unit] = widen(cover_of(plan, mask_id, row, count), kBf16Unit);
+  }
+}
+
 inline void bf16_forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int64_t d,
                                int64_t dv, float factor, const BFloat16* q_pairs, const BFloat16* k,
                                const BFloat16* v_columns, const Bf16ForwardScratch& s, float* out,
@@ -111,7 +119,7 @@ inline void bf16_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, 
   for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
     const TileRun run = p.plan.runs[r];
     Cover covers[kBf16Panels];
-    cover_panels<float, kBf16Unit>(p.plan, run.mask_id, rows, covers);
+    bf16_cover_panels(p.plan, run.mask_id, rows, covers);
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
       const BFloat16* const k = reinterpret_cast<const BFloat16*>(packed_tile(p, tile, kv_head, tile_bytes));
       const BFloat16* const v_columns = k + kKTile * d;
@@ -119,7 +127,8 @@ inline void bf16_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, 
       for (int32_t row = 0; row < rows; row += kBf16Unit) {
         const Cover& cover = covers[row / kBf16Unit];
         if (cover.empty()) continue;
-        if (next >= 0) prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kBf16Unit, kBf16Panels);
+        if (next >= 0)
+          prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kBf16Unit, kBf16Panels);
         bf16_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, k + cover.key_begin * d,
                            v_columns + cover.key_begin, s, s.out + row * dv, s.state[row / kBf16Unit]);
       }

@@ -15,9 +15,8 @@
 // and the result does not depend on the number of threads.
 #pragma once
 
-#include "gemm.h"
 #include "pack.h"
-#include "panel_mask.h"
+#include "panel_products.h"
 #include "scratch.h"
 #include "softmax.h"
 
@@ -66,14 +65,13 @@ inline int64_t next_k_tile(const PlanView& plan, int32_t q_tile, int32_t r, int6
 
 // One panel against the packed keys of its cover: k and v start at cover.key_begin.
 template <class T>
-inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const Cover& cover, int64_t head_dim,
-                          int64_t d, int64_t dv, const T* q_columns, const T* k, const T* v, T* scores, T* out,
-                          RowState<T>& state) {
+inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const PanelCover<T>& cover,
+                          int64_t head_dim, int64_t d, int64_t dv, const T* q_columns, const T* k, const T* v,
+                          T* scores, T* out, RowState<T>& state) {
   const int64_t keys = cover.key_end - cover.key_begin;
   const int32_t column = cover.row_begin / kWidth<T> * kWidth<T>;
   const int32_t column_end = static_cast<int32_t>(round_up(cover.row_end, kWidth<T>));
-  gemm<T, Walk::kRows>(keys, column_end - column, head_dim, k, d, q_columns + column, kPanel<T>, scores + column,
-                       kPanel<T>, /*add=*/false);
+  score_products(cover, head_dim, k, d, q_columns, scores);
   if (cover.partial) mask_scores(plan, mask_id, row, cover, column, column_end, kMasked<T>, scores);
   if (softmax_step(scores, keys, column, column_end, state)) {
     for (int32_t r = cover.row_begin; r < cover.row_end; ++r) {
@@ -81,8 +79,7 @@ inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, co
       for (int64_t c = 0; c < dv; c += kWidth<T>) store(out + r * dv + c, load(out + r * dv + c) * correction);
     }
   }
-  gemm<T, Walk::kColumns>(cover.row_end - cover.row_begin, dv, keys, scores + cover.row_begin, kPanel<T>, v, dv,
-                          out + cover.row_begin * dv, dv, /*add=*/true);
+  add_along_keys(cover, scores, v, dv, out);
 }
 
 // Row `r` of a tile whose first token is `token - r`: out times 1 / sum, and lse. 0 and -inf for a row without keys.
@@ -157,16 +154,17 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
 
   for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
     const TileRun run = p.plan.runs[r];
-    Cover covers[kPanels<T>];
-    cover_panels<T, kGemmRows>(p.plan, run.mask_id, rows, covers);
+    PanelCover<T> covers[kPanels<T>];
+    cover_panels(p.plan, run.mask_id, rows, covers);
     for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
       const T* const k = reinterpret_cast<const T*>(packed_tile(p, tile, kv_head, tile_bytes));
       const T* const v = k + kKTile * d;
       const int64_t next = next_k_tile(p.plan, q_tile, r, tile);
       for (int32_t row = 0; row < rows; row += kPanel<T>) {
-        const Cover& cover = covers[row / kPanel<T>];
+        const PanelCover<T>& cover = covers[row / kPanel<T>];
         if (cover.empty()) continue;
-        if (next >= 0) prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
+        if (next >= 0)
+          prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
         forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
                       k + cover.key_begin * d, v + cover.key_begin * dv, scratch.scores, scratch.out + row * dv,
                       scratch.state[row / kPanel<T>]);

@@ -13,8 +13,10 @@ namespace ATTNMUX_ISA {
 
 enum class Walk { kRows, kColumns };
 
+// Not inlined: among the variables of a caller the compiler would no longer keep all of the block in registers.
 template <class T, Walk walk, int vectors>
-inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
+[[gnu::noinline]] void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
+                                  bool add) {
   constexpr int rows = kGemmRows;
   Vec<T> acc[rows][vectors];
 #pragma GCC unroll 8

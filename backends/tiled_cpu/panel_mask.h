@@ -96,12 +96,41 @@ inline Cover cover_of(const PlanView& plan, int32_t mask_id, int32_t row, int32_
   return cover_of_bits(bit_rows(plan, mask_id) + row * kWordsPerRow, count);
 }
 
-// Covers of all panels of a tile with `rows` queries, in whole blocks of `unit` keys and rows.
-template <class T, int32_t unit>
-inline void cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, Cover* covers) {
+struct Range {
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
+// A panel's box in whole register blocks, and the keys that each kGemmRows rows of it attend, likewise.
+template <class T>
+struct PanelCover : Cover {
+  Range keys[kPanel<T> / kGemmRows];
+
+  // The rows that attend keys [key, key + kGemmRows), from the first to the last, in whole blocks.
+  Range rows_of(int32_t key) const {
+    Range rows;
+    for (int32_t row = row_begin; row < row_end; row += kGemmRows) {
+      const Range& own = keys[row / kGemmRows];
+      if (key < own.begin || key >= own.end) continue;
+      if (rows.end == 0) rows.begin = row;
+      rows.end = row + kGemmRows;
+    }
+    return rows;
+  }
+};
+
+// Covers of all panels of a tile with `rows` queries.
+template <class T>
+inline void cover_panels(const PlanView& plan, int32_t mask_id, int32_t rows, PanelCover<T>* covers) {
   for (int32_t row = 0; row < rows; row += kPanel<T>) {
     const int32_t count = static_cast<int32_t>(smaller(kPanel<T>, rows - row));
-    covers[row / kPanel<T>] = widen(cover_of(plan, mask_id, row, count), unit);
+    PanelCover<T>& cover = covers[row / kPanel<T>];
+    static_cast<Cover&>(cover) = widen(cover_of(plan, mask_id, row, count), kGemmRows);
+    for (int32_t first = 0; first < kPanel<T>; first += kGemmRows) {
+      const int32_t block_rows = static_cast<int32_t>(larger(0, smaller(kGemmRows, count - first)));
+      const Cover block = widen(cover_of(plan, mask_id, row + first, block_rows), kGemmRows);
+      cover.keys[first / kGemmRows] = {.begin = block.key_begin, .end = block.key_end};
+    }
   }
 }
 
