@@ -5,7 +5,7 @@
 //   for each q tile that meets the segment, ascending; for each query head of the group
 //     pack Q and dO, as rows and as panels
 //     for each k tile of the segment in the q tile's runs, for each panel of kPanel queries
-//       S^T = K Q^T,  dP^T = V dO^T              [keys, kPanel], narrowed to the attended box
+//       S^T = K Q^T,  dP^T = V dO^T              [keys, kPanel], narrowed to what is attended
 //       P^T = exp(S^T - lse),  dS^T = P^T (dP^T - delta)
 //       dV += P^T dO,  dK += dS^T Q,  dQ_tile += dS K
 //     add dQ_tile to dQ

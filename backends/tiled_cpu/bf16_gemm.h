@@ -78,9 +78,10 @@ class Bf16Registers {
   Bf16Registers() {}
 };
 
-// A register block is kRows x 32 of C; a step of k loads one pair of rows of B and broadcasts one pair a row of A.
-inline void bf16_gemm(int64_t m, int64_t n, int64_t k, const BFloat16* a, int64_t lda, const BFloat16* b, int64_t ldb,
-                      float* c, int64_t ldc, bool add) {
+// A register block is kRows x 32 of C; a step of k loads one pair of rows of B and broadcasts one pair a row of A. Not
+// inlined, for the reason that gemm_columns is not.
+[[gnu::noinline]] inline void bf16_gemm(int64_t m, int64_t n, int64_t k, const BFloat16* a, int64_t lda,
+                                        const BFloat16* b, int64_t ldb, float* c, int64_t ldc, bool add) {
   constexpr int kRows = 8;
   for (int64_t j = 0; j < n; j += kBf16Unit) {
     for (int64_t i = 0; i < m; i += kRows) {

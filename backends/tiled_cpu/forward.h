@@ -3,7 +3,7 @@
 //   once: pack every k tile, some kv heads at a time: K [kKTile, d], V [kKTile, dv]
 //   for each k tile of the plan that the q tile meets
 //     for each panel of kPanel queries
-//       S^T [keys, kPanel] = K Q^T          one gemm, narrowed to the keys that the panel attends
+//       S^T [keys, kPanel] = K Q^T          narrowed to what is attended, as is P V
 //       mask (partial tiles), online softmax down the rows
 //       O [kPanel, dv] += P V               P^T is read transposed in place
 //
@@ -120,6 +120,9 @@ void pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_heads) {
   for (int64_t key = 0; key < keys; ++key) {
     for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
       T* const k = k_of(head);
+      const int64_t ahead = begin + smaller(key + kRowsAhead, keys - 1);
+      prefetch_row(row_of<S>(p.k, ahead, head), p.dims.head_dim);
+      prefetch_row(row_of<S>(p.v, ahead, head), p.dims.head_dim_v);
       pack_row(row_of<S>(p.k, begin + key, head), p.k.dim, p.dims.head_dim, d, k + key * d);
       pack_row(row_of<S>(p.v, begin + key, head), p.v.dim, p.dims.head_dim_v, dv, k + kKTile * d + key * dv);
     }

@@ -13,10 +13,8 @@ namespace ATTNMUX_ISA {
 
 enum class Walk { kRows, kColumns };
 
-// Not inlined: among the variables of a caller the compiler would no longer keep all of the block in registers.
 template <class T, Walk walk, int vectors>
-[[gnu::noinline]] void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
-                                  bool add) {
+inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
   constexpr int rows = kGemmRows;
   Vec<T> acc[rows][vectors];
 #pragma GCC unroll 8
@@ -44,9 +42,10 @@ template <class T, Walk walk, int vectors>
   }
 }
 
+// Not inlined: among the variables of a caller the compiler would no longer keep a whole block in registers.
 template <class T, Walk walk, int vectors>
-inline void gemm_columns(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
-                         bool add) {
+[[gnu::noinline]] void gemm_columns(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
+                                    int64_t ldc, bool add) {
   const int64_t a_row = walk == Walk::kRows ? lda : 1;
   for (int64_t i = 0; i < m; i += kGemmRows)
     gemm_block<T, walk, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);

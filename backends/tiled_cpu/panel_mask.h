@@ -1,6 +1,6 @@
 // The part of a tile that one panel of queries attends, and the masking of scores inside that part.
 //
-// A panel is kPanel neighbouring rows of a tile. Products are narrowed to the box [row_begin, row_end) x
+// A panel is kPanel neighbouring rows of a tile. Its softmax is narrowed to the box [row_begin, row_end) x
 // [key_begin, key_end) that holds every attended pair of the panel, in whole register blocks; inside it, pairs that are
 // not attended get the score that the caller names, unless the box is attended as a whole.
 #pragma once
@@ -99,6 +99,7 @@ inline Cover cover_of(const PlanView& plan, int32_t mask_id, int32_t row, int32_
 struct Range {
   int32_t begin = 0;
   int32_t end = 0;
+  bool operator==(const Range& other) const { return begin == other.begin && end == other.end; }
 };
 
 // A panel's box in whole register blocks, and the keys that each kGemmRows rows of it attend, likewise.
