@@ -1,5 +1,3 @@
-#include "rank_order_reduce.h"
-
 #include <ATen/OpMathType.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
@@ -8,6 +6,7 @@
 #include <array>
 #include <string>
 
+#include "attnmux/cp_transport.h"
 #include "attnmux/error.h"
 
 namespace attnmux {
@@ -38,18 +37,6 @@ void reduce(ReduceOp op, const std::vector<void*>& buffers, int64_t begin, int64
 }
 
 }  // namespace
-
-bool can_reduce(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-    case at::kDouble:
-    case at::kBFloat16:
-    case at::kHalf:
-    case at::kInt:
-    case at::kLong: return true;
-    default: return false;
-  }
-}
 
 void reduce_in_rank_order(at::ScalarType dtype, ReduceOp op, const std::vector<void*>& buffers, int64_t begin,
                           int64_t end) {

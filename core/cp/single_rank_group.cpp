@@ -1,8 +1,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include "attnmux/cp_group.h"
+#include "attnmux/cp_transport.h"
 #include "attnmux/error.h"
-#include "group_checks.h"
 
 namespace attnmux {
 namespace {

@@ -194,10 +194,9 @@ void throw_first_error(const ThreadsWorld& world, const std::vector<RankThread>&
 }  // namespace
 
 void run_threads_group(int32_t size, const CpGroupOptions& options, const std::function<void(CpGroup& group)>& body) {
-  if (size < 1 || options.deadline <= std::chrono::milliseconds::zero()) {
-    throw Error(ErrorCode::kInvalidArgument, "threads group: " + std::to_string(size) + " ranks with a deadline of " +
-                                                 std::to_string(options.deadline.count()) +
-                                                 " ms; it takes one rank or more, and a deadline above zero");
+  check_options(options);
+  if (size < 1) {
+    throw Error(ErrorCode::kInvalidArgument, "threads group: " + std::to_string(size) + " ranks; it takes one or more");
   }
   const RestoreThreadCount restore;
   const at::ThreadLocalState caller;

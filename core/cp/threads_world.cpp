@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "attnmux/error.h"
-#include "rank_order_reduce.h"
 
 namespace attnmux {
 namespace {

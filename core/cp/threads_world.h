@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "attnmux/cp_group.h"
-#include "group_checks.h"
+#include "attnmux/cp_transport.h"
 
 namespace attnmux {
 

@@ -12,6 +12,7 @@
 #include "attnmux/cp_group.h"
 #include "attnmux/error.h"
 #include "expect_error.h"
+#include "faults.h"
 #include "transport_cases.h"
 
 namespace attnmux::testing {
@@ -19,8 +20,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
-
-std::string of(int32_t rank, int32_t size) { return "rank " + std::to_string(rank) + " of " + std::to_string(size); }
 
 // --- what every transport does ---
 
@@ -60,67 +59,6 @@ TEST(SingleRankGroup, FailsAfterAbort) {
 }
 
 // --- a rank fails at a call ---
-
-struct NamedCall {
-  std::string name;
-  std::string in_text;
-  std::function<void(CpGroup& group)> call;
-};
-
-void exchange_with_all(CpGroup& group, int64_t elements = 3, at::ScalarType dtype = at::kFloat) {
-  std::vector<at::Tensor> send, receive;
-  for (int32_t other = 0; other < group.size(); ++other) {
-    send.push_back(at::ones({elements}, dtype));
-    receive.push_back(at::empty({elements}, dtype));
-  }
-  group.exchange(std::move(send), std::move(receive))->wait();
-}
-
-// Every rank casts one token to all others.
-GroupCastArgs to_all_others(const CpGroup& group) {
-  GroupCastArgs args{{1}, {{}}, {}, {}};
-  for (int32_t other = 0; other < group.size(); ++other) {
-    if (other == group.rank()) continue;
-    args.dst[0].push_back(other);
-    args.output_splits.push_back(1);
-    args.src.push_back(other);
-  }
-  return args;
-}
-
-std::vector<NamedCall> named_calls() {
-  return {{"exchange", "exchange", [](CpGroup& group) { exchange_with_all(group); }},
-          {"all_reduce", "all_reduce(sum, 2 Float)",
-           [](CpGroup& group) {
-             at::Tensor values = at::ones({2});
-             group.all_reduce(values, ReduceOp::kSum)->wait();
-           }},
-          {"all_gather", "all_gather(2 Float)",
-           [](CpGroup& group) {
-             group.all_gather(at::ones({2}), at::empty({group.size(), 2}))->wait();
-           }},
-          {"barrier", "barrier", [](CpGroup& group) { group.barrier(); }},
-          {"subgroup", "subgroup", [](CpGroup& group) { group.subgroup({group.rank()}); }},
-          {"group_cast", "exchange",
-           [](CpGroup& group) {
-             group_cast(group, to_all_others(group), at::ones({1, 4})).wait();
-           }},
-          {"group_reduce", "exchange", [](CpGroup& group) {
-             at::Tensor sum = at::zeros({1, 4});
-             group_reduce(group, to_all_others(group), at::ones({group.size() - 1, 4})).wait_and_add(sum);
-           }}};
-}
-
-enum class Fault { kThrow, kReturn, kStall, kAbort };
-std::string to_string(Fault fault) {
-  switch (fault) {
-    case Fault::kThrow: return "throw";
-    case Fault::kReturn: return "return";
-    case Fault::kStall: return "stall";
-    case Fault::kAbort: return "abort";
-  }
-  return "";
-}
 
 struct FaultCase {
   NamedCall call;
@@ -322,7 +260,7 @@ TEST(ThreadsGroup, ArgumentsAreCheckedBeforeAnythingIsSent) {
     group.barrier();  // and the group is none the worse
   });
   for (const int32_t size : {0, -1}) {
-    expect_error(ErrorCode::kInvalidArgument, {"one rank or more"},
+    expect_error(ErrorCode::kInvalidArgument, {"takes one or more"},
                  [&] { run_threads_group(size, {}, [](CpGroup&) {}); });
   }
   expect_error(ErrorCode::kInvalidArgument, {"deadline of 0 ms"},

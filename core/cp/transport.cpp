@@ -1,11 +1,9 @@
-#include "group_checks.h"
-
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
 
+#include "attnmux/cp_transport.h"
 #include "attnmux/error.h"
-#include "rank_order_reduce.h"
 
 namespace attnmux {
 namespace {
@@ -14,6 +12,19 @@ std::string shape_text(const at::Tensor& tensor) {
   std::string text = "[";
   for (const int64_t size : tensor.sizes()) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
   return text + "] " + c10::toString(tensor.scalar_type());
+}
+
+// Those that reduce_in_rank_order() knows.
+bool can_reduce(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+    case at::kDouble:
+    case at::kBFloat16:
+    case at::kHalf:
+    case at::kInt:
+    case at::kLong: return true;
+    default: return false;
+  }
 }
 
 void check_tensor(const std::string& what, const at::Tensor& tensor) {
@@ -96,6 +107,12 @@ void check_subgroup(int32_t rank, int32_t size, const std::vector<int32_t>& rank
                                                  " of " + std::to_string(size) +
                                                  ": list ranks of this group in ascending order, this one among them");
   }
+}
+
+void check_options(const CpGroupOptions& options) {
+  if (options.deadline > std::chrono::milliseconds::zero()) return;
+  throw Error(ErrorCode::kInvalidArgument, "group of ranks: a deadline of " + std::to_string(options.deadline.count()) +
+                                               " ms; it must be above zero");
 }
 
 }  // namespace attnmux
