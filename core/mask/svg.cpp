@@ -1,23 +1,18 @@
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <locale>
 #include <sstream>
 
 #include "attnmux/error.h"
 #include "attnmux/mask_io.h"
-#include "trapezoid.h"
+#include "mask_drawing.h"
+#include "svg_text.h"
 
 namespace attnmux {
 namespace {
 
 // One look for each mask type, told apart by hue and by lightness.
-struct Look {
-  const char* name;
-  const char* color;
-};
-constexpr std::array<Look, 4> kLooks = {
-    {{"full", "#4361c2"}, {"causal", "#1f9e89"}, {"inverse causal", "#e8a13a"}, {"diagonal band", "#d1495b"}}};
+const std::vector<MaskLook> kTypes = {
+    {"full", "#4361c2"}, {"causal", "#1f9e89"}, {"inverse causal", "#e8a13a"}, {"diagonal band", "#d1495b"}};
 
 // Pixels.
 constexpr double kLeft = 72;
@@ -28,64 +23,19 @@ constexpr double kVisibleToken = 4;    // from which a token's own corners are d
 constexpr double kGridToken = 7;       // from which tokens are told apart by a grid
 constexpr double kThinnestLine = 0.6;  // what is thinner would vanish
 constexpr double kLegendStep = 128;
-
-// Written with at most `digits` digits behind the point, in every locale.
-struct Number {
-  double value;
-  int digits = 2;
-  friend std::ostream& operator<<(std::ostream& out, Number number) {
-    std::array<char, 64> text;
-    char* end = std::to_chars(text.begin(), text.end(), number.value, std::chars_format::fixed, number.digits).ptr;
-    while (end[-1] == '0') --end;
-    if (end[-1] == '.') --end;
-    return out.write(text.data(), end - text.data());
-  }
-};
-
-struct Escaped {
-  const std::string& text;
-  friend std::ostream& operator<<(std::ostream& out, Escaped escaped) {
-    for (const char c : escaped.text) {
-      switch (c) {
-        case '&': out << "&amp;"; break;
-        case '<': out << "&lt;"; break;
-        case '>': out << "&gt;"; break;
-        default: out << (static_cast<unsigned char>(c) < 0x20 ? ' ' : c);  // XML knows no control characters
-      }
-    }
-    return out;
-  }
-};
-
-std::string with_commas(int64_t value) {
-  std::string digits = std::to_string(value);
-  for (int64_t at = std::ssize(digits) - 3; at > 0; at -= 3) digits.insert(at, ",");
-  return digits;
-}
-
-// 1, 2 or 5 times a power of ten, for at most `most` steps.
-int64_t tick_step(int64_t total, int64_t most) {
-  for (int64_t power = 1;; power *= 10) {
-    for (const int64_t step : {power, 2 * power, 5 * power}) {
-      if (total / step <= most) return step;
-    }
-  }
-}
-
-std::string tick_label(int64_t value, int64_t step) {
-  if (value == 0) return "0";
-  if (step % 1000000 == 0) return std::to_string(value / 1000000).append("M");
-  if (step % 1000 == 0) return std::to_string(value / 1000).append("k");
-  return std::to_string(value);
-}
+constexpr size_t kLooksNamed = 8;  // more of them are shown as one strip
 
 class Drawing {
  public:
-  Drawing(const AttnMaskSpec& mask, const SvgOptions& options)
+  Drawing(const AttnMaskSpec& mask, const std::vector<MaskLook>& looks, const std::vector<MaskPart>& parts,
+          const SvgOptions& options)
       : mask_(mask),
+        looks_(looks),
+        parts_(parts),
         title_(options.title),
         total_q_(std::max<int64_t>(mask.total_q(), 1)),
-        total_k_(std::max<int64_t>(mask.total_k(), 1)) {
+        total_k_(std::max<int64_t>(mask.total_k(), 1)),
+        drawn_(looks.size(), false) {
     const double scale = static_cast<double>(options.size_px) / static_cast<double>(std::max(total_q_, total_k_));
     width_ = std::max(static_cast<double>(total_k_) * scale, kThinnest);
     height_ = std::max(static_cast<double>(total_q_) * scale, kThinnest);
@@ -151,24 +101,22 @@ class Drawing {
          << ") rotate(-90)' font-style='italic'>← queries</text>\n";
   }
 
-  // One path for each type; coordinates count half tokens from the top left corner.
+  // One path for each look; coordinates count half tokens from the top left corner.
   void draw_pairs() {
     const bool stairs = std::min(token_x_, token_y_) >= kVisibleToken;
-    std::array<std::ostringstream, 4> paths;
+    std::vector<std::ostringstream> paths(looks_.size());
     for (std::ostringstream& path : paths) path.imbue(std::locale::classic());
-    for (const AttnSlice& slice : mask_.disjoint_slices()) {
-      std::ostringstream& path = paths[static_cast<size_t>(slice.type)];
-      const Trapezoid piece = *to_trapezoid(slice);
-      stairs ? add_stairs(piece, path) : add_polygon(piece, path);
-      drawn_[static_cast<size_t>(slice.type)] = true;
+    for (const MaskPart& part : parts_) {
+      stairs ? add_stairs(part.piece, paths[part.look]) : add_polygon(part.piece, paths[part.look]);
+      drawn_[part.look] = true;
     }
     svg_ << "<svg width='" << Number{width_} << "' height='" << Number{height_} << "' viewBox='0 0 " << 2 * total_k_
          << " " << 2 * total_q_ << "' preserveAspectRatio='none'>\n";
     const Number outline{stairs ? 0 : 2 * kThinnestLine / std::max(token_x_, token_y_), 4};
-    for (size_t type = 0; type < paths.size(); ++type) {
-      if (!drawn_[type]) continue;
-      svg_ << "<path fill='" << kLooks[type].color << "' stroke='" << kLooks[type].color << "' stroke-width='"
-           << outline << "' d='" << paths[type].str() << "'/>\n";
+    for (size_t look = 0; look < paths.size(); ++look) {
+      if (!drawn_[look]) continue;
+      svg_ << "<path fill='" << looks_[look].color << "' stroke='" << looks_[look].color << "' stroke-width='"
+           << outline << "' d='" << paths[look].str() << "'/>\n";
     }
     svg_ << "</svg>\n";
   }
@@ -209,19 +157,37 @@ class Drawing {
   }
 
   void draw_legend() {
-    double x = kLeft;
     const double y = top_ + height_ + 34;
-    for (size_t type = 0; type < kLooks.size(); ++type) {
-      if (!drawn_[type]) continue;
-      svg_ << "<rect x='" << Number{x} << "' y='" << Number{y - 10} << "' width='12' height='12' rx='3' fill='"
-           << kLooks[type].color << "'/><text x='" << Number{x + 18} << "' y='" << Number{y} << "'>"
-           << kLooks[type].name << "</text>\n";
-      x += kLegendStep;
+    if (std::find(drawn_.begin(), drawn_.end(), true) == drawn_.end()) {
+      svg_ << "<text x='" << Number{kLeft} << "' y='" << Number{y} << "'>no pair is attended</text>\n";
+      return;
     }
-    if (x == kLeft) svg_ << "<text x='" << Number{x} << "' y='" << Number{y} << "'>no pair is attended</text>\n";
+    if (looks_.size() > kLooksNamed) return draw_strip(y);
+    const double step = std::min(kLegendStep, std::max(width_, 3 * kLegendStep) / static_cast<double>(looks_.size()));
+    double x = kLeft;
+    for (size_t look = 0; look < looks_.size(); ++look) {
+      if (!drawn_[look]) continue;
+      svg_ << "<rect x='" << Number{x} << "' y='" << Number{y - 10} << "' width='12' height='12' rx='3' fill='"
+           << looks_[look].color << "'/><text x='" << Number{x + 18} << "' y='" << Number{y} << "'>"
+           << looks_[look].name << "</text>\n";
+      x += step;
+    }
+  }
+
+  void draw_strip(double y) {
+    const double step = width_ / static_cast<double>(looks_.size());
+    for (size_t look = 0; look < looks_.size(); ++look) {
+      svg_ << "<rect x='" << Number{kLeft + static_cast<double>(look) * step} << "' y='" << Number{y - 18}
+           << "' width='" << Number{step + 0.3} << "' height='10' fill='" << looks_[look].color << "'/>\n";
+    }
+    svg_ << "<text x='" << Number{kLeft} << "' y='" << Number{y + 8} << "'>" << looks_.front().name
+         << "</text><text x='" << Number{kLeft + width_} << "' y='" << Number{y + 8} << "' text-anchor='end'>"
+         << looks_.back().name << "</text>\n";
   }
 
   const AttnMaskSpec& mask_;
+  const std::vector<MaskLook>& looks_;
+  const std::vector<MaskPart>& parts_;
   const std::string& title_;
   int64_t total_q_;  // at least 1
   int64_t total_k_;
@@ -230,18 +196,27 @@ class Drawing {
   double token_x_ = 0;
   double token_y_ = 0;
   double top_ = 0;
-  std::array<bool, 4> drawn_{};
+  std::vector<bool> drawn_;  // by look
   std::ostringstream svg_;
 };
 
 }  // namespace
 
-std::string mask_to_svg(const AttnMaskSpec& mask, const SvgOptions& options) {
+std::string draw_mask(const AttnMaskSpec& mask, const std::vector<MaskLook>& looks, const std::vector<MaskPart>& parts,
+                      const SvgOptions& options) {
   if (options.size_px < 64 || options.size_px > 16384) {
     throw Error(ErrorCode::kInvalidArgument,
                 "size_px = " + std::to_string(options.size_px) + " is outside [64, 16384] pixels");
   }
-  return Drawing(mask, options).draw();
+  return Drawing(mask, looks, parts, options).draw();
+}
+
+std::string mask_to_svg(const AttnMaskSpec& mask, const SvgOptions& options) {
+  std::vector<MaskPart> parts;
+  for (const AttnSlice& slice : mask.disjoint_slices()) {
+    parts.push_back({*to_trapezoid(slice), static_cast<size_t>(slice.type)});
+  }
+  return draw_mask(mask, kTypes, parts, options);
 }
 
 }  // namespace attnmux

@@ -14,13 +14,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-DType dtype_of(const std::string& name) {
-  for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64}) {
-    if (name == to_string(dtype)) return dtype;
-  }
-  throw Error(ErrorCode::kUsage, unknown_word("dtype", name, {"fp32", "bf16", "fp16", "fp64"}));
-}
-
 ordered_json to_json(const AttentionBenchRow& row, const std::string& mask, int64_t area) {
   ordered_json json{{"mask", mask}, {"area", area}, {"backend", row.backend}, {"pass", row.pass}};
   if (!row.refusals.empty()) {
@@ -103,12 +96,11 @@ int run_bench(const Arguments& arguments) {
   flags.add("json", json, "answer as one JSON document");
   if (!flags.parse(arguments)) return 0;
 
-  std::vector<std::string> head_counts = split(heads, ':', "heads");
-  if (head_counts.size() > 2) throw Error(ErrorCode::kUsage, "--heads \"" + heads + "\": write Q or Q:KV, e.g. 32:8");
+  const auto [heads_q, heads_kv] = parse_heads(heads, "heads");
   std::vector<std::pair<std::string, AttnMaskSpec>> parsed;
   for (const std::string& text : split(masks, ';', "mask")) parsed.emplace_back(text, parse_mask(text));
   const std::vector<std::string> ids = split(backends, ',', "backends");
-  const DType element = dtype_of(dtype);
+  const DType element = parse_dtype(dtype, "dtype");
   const at::Device where = open_device(device);
   PluginRegistry registry;
   load_plugins({}, registry);
@@ -120,8 +112,8 @@ int run_bench(const Arguments& arguments) {
   for (const auto& [text, mask] : parsed) {
     const auto rows = bench_attention({.mask = mask,
                                        .backends = ids,
-                                       .heads_q = whole_number(head_counts.front(), "heads"),
-                                       .heads_kv = whole_number(head_counts.back(), "heads"),
+                                       .heads_q = heads_q,
+                                       .heads_kv = heads_kv,
                                        .head_dim = head_dim,
                                        .dtype = element,
                                        .device = where,

@@ -1,105 +1,145 @@
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "attnmux/error.h"
 #include "attnmux/mask_io.h"
-#include "attnmux/mask_report.h"
+#include "attnmux/plan_bench.h"
 #include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/cost_flags.h"
+#include "tools/attnmux/plan_output.h"
+#include "tools/attnmux/progress.h"
 #include "tools/attnmux/values.h"
 
 namespace attnmux::tool {
 namespace {
 
-using nlohmann::ordered_json;
+constexpr int kRepetitions = 5;
 
-ordered_json to_json(const AttnMaskSpec& mask, const MaskReport& report) {
-  const TilePlanSummary& tiles = report.tiles;
-  ordered_json slices = ordered_json::parse(mask_to_json(mask)).at("slices");
-  return {{"mask",
-           {{"total_q", report.total_q},
-            {"total_k", report.total_k},
-            {"area", report.area},
-            {"slices", std::move(slices)},
-            {"hash", to_string(report.hash)},
-            {"family", std::string(to_string(report.family))},
-            {"density", report.density},
-            {"rows_without_keys", report.rows_without_keys},
-            {"overlaps", report.overlaps}}},
-          {"cp", 1},
-          {"tile_plan",
-           {{"tile", {tiles.shape.q, tiles.shape.k}},
-            {"tiles", {tiles.q_tiles, tiles.k_tiles}},
-            {"unmasked", tiles.unmasked_tiles},
-            {"partial", tiles.partial_tiles},
-            {"empty", tiles.empty_tiles},
-            {"runs", tiles.runs},
-            {"distinct_masks", tiles.distinct_masks},
-            {"bytes", tiles.bytes},
-            {"efficiency", tiles.efficiency}}},
-          {"plan_ms", report.plan_ms}};
+int64_t stages_of(const std::string& text, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
+                  const CostModel& model, const AttentionShape& shape) {
+  if (text == "auto") return choose_stages(mask, dispatch, model, shape);
+  if (text.empty() || text.find_first_not_of("-0123456789") != std::string::npos) {
+    throw Error(ErrorCode::kUsage, "--stages \"" + text + "\": a whole number or \"auto\" is expected");
+  }
+  return whole_number(text, "stages");
 }
 
-void print(const AttnMaskSpec& mask, const MaskReport& report) {
-  const TilePlanSummary& tiles = report.tiles;
-  print_table(
-      {{"mask", ""},
-       {"  queries x keys", with_separators(report.total_q) + " x " + with_separators(report.total_k)},
-       {"  attended pairs", with_separators(report.area) + "  (" + fixed(report.density * 100, 2) + " % of all)"},
-       {"  family", std::string(to_string(report.family))},
-       {"  queries without keys", with_separators(report.rows_without_keys)},
-       {"  slices", with_separators(static_cast<int64_t>(mask.slices().size()))},
-       {"  hash", to_string(report.hash)},
-       {"tile plan", ""},
-       {"  tile", std::to_string(tiles.shape.q) + " x " + std::to_string(tiles.shape.k)},
-       {"  tiles unmasked", with_separators(tiles.unmasked_tiles)},
-       {"  tiles partial", with_separators(tiles.partial_tiles) + "  (" + with_separators(tiles.distinct_masks) +
-                               " distinct masks stored)"},
-       {"  tiles never visited", with_separators(tiles.empty_tiles)},
-       {"  runs, bytes", with_separators(tiles.runs) + ", " + with_separators(tiles.bytes)},
-       {"  efficiency", fixed(tiles.efficiency * 100, 2) + " %  (attended pairs / pairs of visited tiles)"},
-       {"  time to plan", fixed(report.plan_ms, 3) + " ms, median"}});
-  for (const std::string& line : report.overlaps) std::cout << "note: " << line << "; such pairs count once\n";
+// In the words of the flags; the library would speak of its own options.
+void check(const DispatchOptions& dispatch, const AttnMaskSpec& mask, bool chunk_size_given) {
+  if (dispatch.cp < 1) {
+    throw Error(ErrorCode::kUsage, "--cp " + std::to_string(dispatch.cp) + ": at least 1 rank is expected");
+  }
+  const bool cut = dispatch.cp > 1 || chunk_size_given;
+  if (dispatch.chunk_size < 1 || (cut && mask.total_q() > 0 && dispatch.chunk_size > mask.total_q())) {
+    throw Error(ErrorCode::kUsage, "--chunk-size " + std::to_string(dispatch.chunk_size) + ": from 1 to the mask's " +
+                                       std::to_string(mask.total_q()) + " queries is expected; " +
+                                       std::to_string(dispatch.cp) + " ranks have a chunk each with at most " +
+                                       std::to_string((mask.total_q() + dispatch.cp - 1) / dispatch.cp));
+  }
+}
+
+std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
+                                 const CostModel& model, const AttentionShape& shape) {
+  std::vector<int64_t> counts;
+  for (const std::string& text : split(ranks, ',', "simulate-ranks")) {
+    counts.push_back(whole_number(text, "simulate-ranks"));
+    if (counts.back() < 1 || counts.back() > mask.total_q()) {
+      throw Error(ErrorCode::kUsage, "--simulate-ranks " + text + ": from 1 to the mask's " +
+                                         std::to_string(mask.total_q()) + " queries is expected");
+    }
+    if (counts.size() > 1 && counts.back() <= counts[counts.size() - 2]) {
+      throw Error(ErrorCode::kUsage, "--simulate-ranks " + ranks + ": ascending numbers are expected");
+    }
+  }
+  std::vector<SchemeStep> steps;
+  Progress progress(std::ssize(counts));
+  for (size_t i = 0; i < counts.size(); ++i) {
+    for (SchemeStep& step : simulate_schemes(mask, counts[i], dispatch, model, shape)) steps.push_back(std::move(step));
+    progress.update(static_cast<int64_t>(i) + 1, std::to_string(counts[i]) + " ranks");
+  }
+  return steps;
+}
+
+// 8 to 4096 ranks by doubling, as far as there are queries.
+std::string usual_ranks(const AttnMaskSpec& mask) {
+  std::string ranks;
+  for (int64_t count = 8; count <= 4096 && count <= mask.total_q(); count *= 2) {
+    ranks += (ranks.empty() ? "" : ",") + std::to_string(count);
+  }
+  return ranks.empty() ? "1" : ranks;
 }
 
 }  // namespace
 
 int run_plan(const Arguments& arguments) {
-  std::string mask_text, svg, html, tile = "128";
-  int64_t cp = 1;
-
-  bool json = false;
+  std::string mask_text, svg, html, tile = "128", solver = "min-heap", stages = "1", simulate_ranks;
+  DispatchOptions dispatch;
+  CostFlags cost;
+  bool json = false, simulated = false;
   Flags flags(
       {.name = "plan",
-       .usage = "--mask M [--json] [--svg FILE] [--html FILE]",
+       .usage = "--mask M [--cp N] [--stages K|auto] [--simulate] [--json] [--svg FILE] [--html FILE]",
        .about =
            "Shows what a mask is before anything runs: its exact area, its content hash, the tile plan that kernels\n"
-           "walk, and pictures of it.\n\n"
+           "walk, and pictures of it. With --cp N: which of N ranks owns which tokens, who sends what to whom, how "
+           "even\n"
+           "the work is and what a step takes. With --simulate: predicted steps on 8 to 4096 ranks, beside a ring and\n"
+           "an all-gather scheme.\n\n"
            "Masks: full:N  full:QxK  causal:N  causal:QxK  varlen:100,200  varlen-full:100,200\n"
            "  window:N,left=L,right=R[,sink=S]  prefix-lm:100+300,50+20  block-causal:B,B  chunked:N,chunk=C\n"
            "  tree:FILE.json  bidirectional-spans:N,A-B,C-D  FILE.json",
        .examples = {"attnmux plan --mask varlen:1000,3000,96 --html plan.html",
+                    "attnmux plan --mask causal:65536 --cp 8 --stages auto --html plan.html",
+                    "attnmux plan --mask causal:1048576 --simulate --link-gbps 400 --tflops 500",
                     "attnmux plan --mask window:8192,left=1023,right=0 --json | jq .mask.area"}});
   flags.add("mask", mask_text, Need::kRequired, "M", "the mask, as text or FILE.json");
-  flags.add("cp", cp, "N", "ranks; this version plans for one");
+  flags.add("cp", dispatch.cp, "N", "ranks that share the sequence");
+  flags.add("chunk-size", dispatch.chunk_size, "C", "tokens a chunk; the last may be shorter");
+  flags.add("pad", dispatch.pad, "pad to a multiple of chunk size x ranks: the same number of tokens on each rank");
+  flags.add("solver", solver, Need::kOptional, "S", "who deals chunks out: min-heap, io-aware, sequential or exact");
+  flags.add("stages", stages, Need::kOptional, "K|auto", "exchanges that remote keys are spread over");
+  flags.add("simulate", simulated, "predict steps on many ranks, beside other schemes");
+  flags.add("simulate-ranks", simulate_ranks, Need::kOptional, "N[,N...]", "instead of 8, 16, ... 4096");
+  cost.add_to(flags);
   flags.add("tile", tile, Need::kOptional, "T", "tokens a tile: a power of two from 16 to 1024");
   flags.add("json", json, "answer as one JSON document");
-  flags.add("svg", svg, Need::kOptional, "FILE", "write the mask's picture");
-  flags.add("html", html, Need::kOptional, "FILE", "write one page with picture and numbers; it opens offline");
+  flags.add("svg", svg, Need::kOptional, "FILE", "write the picture");
+  flags.add("html", html, Need::kOptional, "FILE", "write one page with pictures and numbers; it opens offline");
   if (!flags.parse(arguments)) return 0;
-  if (cp != 1) {
-    throw Error(ErrorCode::kUsage, "attnmux plan --cp " + std::to_string(cp) +
-                                       ": this version plans for one rank; sharding over a context-parallel group is "
-                                       "not built yet. Leave --cp out");
-  }
+
   const AttnMaskSpec mask = parse_mask(mask_text);
-  const MaskReport report = make_mask_report(mask, parse_tile_shape(tile, "tile"), /*repetitions=*/5);
-  if (!svg.empty()) write_file_atomically(svg, mask_to_svg(mask, {.title = mask_text}));
-  if (!html.empty()) write_file_atomically(html, mask_report_html(mask, report, mask_text));
+  const TileShape tile_shape = parse_tile_shape(tile, "tile");
+  const AttentionShape shape = cost.shape();
+  const CostModel model = cost.model(flags);
+  dispatch.solver = parse_dispatch_solver(solver);
+  check(dispatch, mask, flags.given("chunk-size"));
+  if (flags.given("simulate-ranks") && !simulated) {
+    throw Error(ErrorCode::kUsage, "--simulate-ranks goes with --simulate");
+  }
+
+  const StageOptions stage_options{.stages = stages_of(stages, mask, dispatch, model, shape)};
+  const DistAttnPlan plan(mask, dispatch, stage_options);
+  const PlanReport report{.title = mask_text,
+                          .mask = make_mask_report(mask, tile_shape, kRepetitions),
+                          .plan = &plan,
+                          .model = model,
+                          .shape = shape,
+                          .simulation = simulated
+                                            ? simulate(simulate_ranks.empty() ? usual_ranks(mask) : simulate_ranks,
+                                                       mask, dispatch, model, shape)
+                                            : std::vector<SchemeStep>()};
+  const bool one_rank = dispatch.cp == 1;
+  if (!svg.empty()) {
+    write_file_atomically(
+        svg, one_rank ? mask_to_svg(mask, {.title = mask_text}) : plan_to_svg(plan, model, shape, mask_text));
+  }
+  if (!html.empty()) write_file_atomically(html, plan_report_html(report));
+  const PlanAnswer answer{
+      .mask = mask, .report = report, .plan_ms = time_plan(mask, dispatch, stage_options, kRepetitions).plan_ms};
   if (json) {
-    print_json(to_json(mask, report));
+    print_json(to_json(answer));
   } else {
-    print(mask, report);
+    print(answer);
   }
   return 0;
 }

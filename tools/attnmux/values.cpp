@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "attnmux/error.h"
+#include "attnmux/spelling.h"
 
 namespace attnmux::tool {
 
@@ -25,6 +26,23 @@ int64_t whole_number(const std::string& text, const std::string& flag) {
     throw Error(ErrorCode::kUsage, "--" + flag + ": \"" + text + "\" is not a whole number");
   }
   return value;
+}
+
+DType parse_dtype(const std::string& text, const std::string& flag) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64}) {
+    if (text == to_string(dtype)) return dtype;
+  }
+  throw Error(ErrorCode::kUsage, "--" + flag + ": " + unknown_word("dtype", text, {"fp32", "bf16", "fp16", "fp64"}));
+}
+
+std::pair<int64_t, int64_t> parse_heads(const std::string& text, const std::string& flag) {
+  const std::vector<std::string> counts = split(text, ':', flag);
+  if (counts.size() > 2) throw Error(ErrorCode::kUsage, "--" + flag + " \"" + text + "\": write Q or Q:KV, e.g. 32:8");
+  const int64_t heads_q = whole_number(counts.front(), flag), heads_kv = whole_number(counts.back(), flag);
+  if (heads_q < 1 || heads_kv < 1 || heads_q % heads_kv != 0) {
+    throw Error(ErrorCode::kUsage, "--" + flag + " " + text + ": the heads of q are a multiple of those of k and v");
+  }
+  return {heads_q, heads_kv};
 }
 
 TileShape parse_tile_shape(const std::string& text, const std::string& flag) {

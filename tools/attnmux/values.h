@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "attnmux/request.h"
 #include "attnmux/tile_plan.h"
 
 namespace attnmux::tool {
@@ -13,6 +15,11 @@ namespace attnmux::tool {
 std::vector<std::string> split(const std::string& text, char separator, const std::string& flag);
 
 int64_t whole_number(const std::string& text, const std::string& flag);
+
+DType parse_dtype(const std::string& text, const std::string& flag);
+
+// "32:8" or "8": heads of q, and of k and v. At least one each, the first a multiple of the second.
+std::pair<int64_t, int64_t> parse_heads(const std::string& text, const std::string& flag);
 
 // "128": square tiles, a power of two from 16 to 1024.
 TileShape parse_tile_shape(const std::string& text, const std::string& flag);

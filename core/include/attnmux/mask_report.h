@@ -1,9 +1,8 @@
 // What can be said about a mask before anything runs: `attnmux plan`, and the mask's part of a run's report.
 //
 //   MaskReport report = make_mask_report(mask, {.q = 128, .k = 128}, /*repetitions=*/5);
-//   std::string page = mask_report_html(mask, report, "varlen:100,200");
 //
-// Pure functions, any thread.
+// Its page: plan_report.h. Pure function, any thread.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +41,5 @@ struct MaskReport {
 };
 
 ATTNMUX_API MaskReport make_mask_report(const AttnMaskSpec& mask, TileShape shape, int repetitions);
-
-// One page that opens offline: picture, numbers and slices.
-ATTNMUX_API std::string mask_report_html(const AttnMaskSpec& mask, const MaskReport& report, const std::string& title);
 
 }  // namespace attnmux

@@ -1,0 +1,41 @@
+// What a mask would take on many ranks, by this library's plan and by two others. Nothing runs.
+//
+//   for (const SchemeStep& step : simulate_schemes(mask, 64, {}, model, shape)) ...   // attnmux, ring, all-gather
+//
+// A step is one layer's attention, forward and backward. Pure function, any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attnmux/cost_model.h"
+#include "attnmux/dispatch_plan.h"
+#include "attnmux/export.h"
+#include "attnmux/mask.h"
+
+namespace attnmux {
+
+// attnmux: chunks dealt out by area, only keys that are needed, the best number of stages (choose_stages).
+// ring: zigzag shards (rank r of n owns blocks r and 2n - 1 - r of 2n), every rank's keys visit every rank, one hop
+// hides
+//   behind the attention with the last block; masked pairs cost nothing and ranks never wait for slower neighbours.
+// all-gather: the same shards, every rank receives all keys before it starts.
+struct SchemeStep {
+  std::string scheme;
+  int64_t ranks = 0;
+  int64_t chunk_size = 0;       // attnmux only
+  int64_t stages = 0;           // exchanges of one forward pass
+  int64_t tokens_received = 0;  // by the rank that receives most, in one forward pass
+  double balance = 1;           // largest area of a rank / mean area
+  double step_s = 0;
+  double exposed_s = 0;  // of the slowest rank's step: waiting for exchanges
+  double speedup = 0;    // against one rank without exchanges
+  double efficiency = 0;
+};
+
+// dispatch.chunk_size is halved until each rank has 8 chunks, but not below 64 tokens; dispatch.cp is ignored.
+ATTNMUX_API std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks, DispatchOptions dispatch,
+                                                     const CostModel& model, const AttentionShape& shape);
+
+}  // namespace attnmux

@@ -1,0 +1,166 @@
+#include "attnmux/plan_simulation.h"
+
+#include <algorithm>
+
+#include "../mask/row_index.h"
+#include "../mask/trapezoid.h"
+#include "attnmux/ranges.h"
+#include "local_mask.h"
+
+namespace attnmux {
+namespace {
+
+constexpr int64_t kChunksPerRank = 8;
+constexpr int64_t kSmallestChunk = 64;
+constexpr Pass kPasses[] = {Pass::kForward, Pass::kBackward};
+
+// Sum over the piece's rows of min(edge, key).
+int64_t sum_below(const Trapezoid& piece, const Edge& edge, int64_t key) {
+  const int64_t height = piece.height();
+  const int64_t first = edge.at(piece.q0);
+  if (!edge.moving) return height * std::min(first, key);
+  const int64_t below = std::clamp<int64_t>(key - first, 0, height);  // rows whose edge has not reached the key
+  return below * first + below * (below - 1) / 2 + (height - below) * key;
+}
+
+int64_t pairs_below(const Trapezoid& piece, int64_t key) {
+  return sum_below(piece, piece.right, key) - sum_below(piece, piece.left, key);
+}
+
+// Rank r of n owns blocks r and 2n - 1 - r.
+class ZigzagShards {
+ public:
+  explicit ZigzagShards(int64_t ranks) : ranks_(ranks) {}
+  int64_t begin(int64_t block, int64_t total) const { return block * total / (2 * ranks_); }
+  int64_t owner(int64_t block) const { return block < ranks_ ? block : 2 * ranks_ - 1 - block; }
+  std::vector<Range> ranges(int64_t rank, int64_t total) const {
+    std::vector<Range> ranges;
+    for (const int64_t block : {rank, 2 * ranks_ - 1 - rank}) {
+      ranges.push_back({begin(block, total), begin(block + 1, total)});
+    }
+    return unite(std::move(ranges));
+  }
+
+ private:
+  int64_t ranks_;
+};
+
+// Attended pairs of these rows with each rank's keys.
+std::vector<int64_t> areas_by_owner(const std::vector<Trapezoid>& rows, const ZigzagShards& shards, int64_t ranks,
+                                    int64_t total_k) {
+  std::vector<int64_t> areas(ranks, 0);
+  for (const Trapezoid& piece : rows) {
+    const Range hull = piece.key_hull();
+    int64_t block = hull.begin * 2 * ranks / total_k;  // at most the block of the first key: blocks are rounded down
+    int64_t before = 0;
+    for (; block < 2 * ranks && shards.begin(block, total_k) < hull.end; ++block) {
+      const int64_t below = pairs_below(piece, std::min(shards.begin(block + 1, total_k), hull.end));
+      areas[shards.owner(block)] += below - before;
+      before = below;
+    }
+  }
+  return areas;
+}
+
+struct RankStep {
+  double seconds = 0;
+  double computed = 0;
+};
+
+RankStep ring_step(const std::vector<int64_t>& areas, int64_t rank, int64_t shard, const CostModel& model,
+                   const AttentionShape& shape) {
+  const int64_t ranks = std::ssize(areas);
+  RankStep step;
+  for (const Pass pass : kPasses) {
+    const double hop = ranks > 1 ? model.comm_s(shard, shape, pass) : 0;
+    for (int64_t i = 0; i < ranks; ++i) {
+      const double calc = model.calc_s(areas[(rank - i + ranks) % ranks], shape, pass);
+      step.computed += calc;
+      step.seconds += i + 1 < ranks ? std::max(hop, calc) : calc;
+    }
+  }
+  return step;
+}
+
+RankStep all_gather_step(int64_t area, int64_t others, const CostModel& model, const AttentionShape& shape) {
+  RankStep step;
+  for (const Pass pass : kPasses) {
+    const double calc = model.calc_s(area, shape, pass);
+    step.computed += calc;
+    step.seconds += model.comm_s(others, shape, pass) + calc;
+  }
+  return step;
+}
+
+void keep_slowest(const RankStep& rank, SchemeStep* step) {
+  if (rank.seconds <= step->step_s) return;
+  step->step_s = rank.seconds;
+  step->exposed_s = rank.seconds - rank.computed;
+}
+
+SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const CostModel& model,
+                   const AttentionShape& shape) {
+  while (dispatch.chunk_size > kSmallestChunk && mask.total_q() < dispatch.cp * kChunksPerRank * dispatch.chunk_size) {
+    dispatch.chunk_size = std::max(dispatch.chunk_size / 2, kSmallestChunk);
+  }
+  dispatch.chunk_size = std::clamp<int64_t>(dispatch.chunk_size, 1, std::max<int64_t>(mask.total_q(), 1));
+  const int64_t stages = choose_stages(mask, dispatch, model, shape);
+  const DistAttnPlan plan(mask, dispatch, {.stages = stages});
+  const Prediction prediction = predict(plan, model, shape);
+  SchemeStep step{.scheme = "attnmux",
+                  .ranks = dispatch.cp,
+                  .chunk_size = dispatch.chunk_size,
+                  .stages = plan.stages(),
+                  .balance = plan.dispatch().balance(),
+                  .step_s = prediction.step_s,
+                  .exposed_s = prediction.exposed_s};
+  for (const RankWork& rank : plan.work()) {
+    int64_t tokens = 0;
+    for (const StageWork& stage : rank.stages) tokens += stage.tokens_received;
+    step.tokens_received = std::max(step.tokens_received, tokens);
+  }
+  return step;
+}
+
+}  // namespace
+
+std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks, DispatchOptions dispatch,
+                                         const CostModel& model, const AttentionShape& shape) {
+  dispatch.cp = ranks;
+  std::vector<SchemeStep> steps{planned(mask, dispatch, model, shape),
+                                {.scheme = "ring", .ranks = ranks, .stages = ranks - 1},
+                                {.scheme = "all-gather", .ranks = ranks, .stages = 1}};
+
+  std::vector<Trapezoid> pieces;
+  for (const AttnSlice& slice : mask.disjoint_slices()) pieces.push_back(*to_trapezoid(slice));
+  const RowIndex index(pieces);
+  const ZigzagShards shards(ranks);
+  int64_t longest_shard = 0, largest_area = 0;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    longest_shard = std::max(longest_shard, count_tokens(shards.ranges(rank, mask.total_k())));
+  }
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    const std::vector<Trapezoid> rows = local_rows(pieces, index, shards.ranges(rank, mask.total_q()));
+    const std::vector<int64_t> areas = areas_by_owner(rows, shards, ranks, mask.total_k());
+    int64_t area = 0;
+    for (const int64_t part : areas) area += part;
+    largest_area = std::max(largest_area, area);
+    const int64_t others = mask.total_k() - count_tokens(shards.ranges(rank, mask.total_k()));
+    for (SchemeStep* step : {&steps[1], &steps[2]}) step->tokens_received = std::max(step->tokens_received, others);
+    keep_slowest(ring_step(areas, rank, longest_shard, model, shape), &steps[1]);
+    keep_slowest(all_gather_step(area, others, model, shape), &steps[2]);
+  }
+
+  double one_rank = 0;
+  for (const Pass pass : kPasses) one_rank += model.calc_s(mask.area(), shape, pass);
+  for (SchemeStep& step : steps) {
+    if (step.scheme != "attnmux" && mask.area() > 0) {
+      step.balance = static_cast<double>(largest_area) * static_cast<double>(ranks) / static_cast<double>(mask.area());
+    }
+    step.speedup = step.step_s > 0 ? one_rank / step.step_s : 1;
+    step.efficiency = step.speedup / static_cast<double>(ranks);
+  }
+  return steps;
+}
+
+}  // namespace attnmux

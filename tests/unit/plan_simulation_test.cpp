@@ -1,0 +1,90 @@
+#include "attnmux/plan_simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "attnmux/mask_builders.h"
+
+namespace attnmux {
+namespace {
+
+const CostModel kModel{.flops_per_s = 4, .bytes_per_s = 16, .latency_s = 1, .source = "test"};
+const AttentionShape kOne{.heads_q = 1, .heads_kv = 1, .head_dim = 1, .dtype = DType::kFloat64};
+
+// The two other schemes, pair by pair: rank r of n owns blocks r and 2n - 1 - r.
+struct ByHand {
+  double ring = 0, all_gather = 0;
+};
+ByHand by_hand(const AttnMaskSpec& mask, int64_t n) {
+  const auto owner = [&](int64_t token, int64_t total) {
+    int64_t block = 0;
+    while ((block + 1) * total / (2 * n) <= token) ++block;
+    return block < n ? block : 2 * n - 1 - block;
+  };
+  std::vector<std::vector<int64_t>> area(n, std::vector<int64_t>(n, 0));
+  std::vector<int64_t> keys(n, 0);
+  for (int64_t k = 0; k < mask.total_k(); ++k) ++keys[owner(k, mask.total_k())];
+  for (int64_t q = 0; q < mask.total_q(); ++q) {
+    for (int64_t k = 0; k < mask.total_k(); ++k) {
+      if (mask.allowed(q, k)) ++area[owner(q, mask.total_q())][owner(k, mask.total_k())];
+    }
+  }
+  const double hop = 1.0 + static_cast<double>(*std::max_element(keys.begin(), keys.end()));
+  ByHand slowest;
+  for (int64_t rank = 0; rank < n; ++rank) {
+    double ring = 0, gather = 0, calc = 0;
+    const auto others = static_cast<double>(mask.total_k() - keys[rank]);
+    for (const double pass : {1.0, 2.5}) {
+      const double moved = pass == 1.0 ? 1 : 2;
+      for (int64_t i = 0; i < n; ++i) {
+        const double part = pass * static_cast<double>(area[rank][(rank - i + n) % n]);
+        ring += i + 1 < n ? std::max(part, 1 + moved * (hop - 1)) : part;
+        calc += part;
+      }
+      gather += others > 0 ? 1 + moved * others : 0;
+    }
+    slowest.ring = std::max(slowest.ring, ring);
+    slowest.all_gather = std::max(slowest.all_gather, gather + calc);
+  }
+  return slowest;
+}
+
+TEST(PlanSimulation, RingAndAllGatherAreAsCountedPairByPair) {
+  const AttnMaskSpec masks[] = {causal_mask(40, 40), varlen_mask({7, 20, 3, 30}, MaskType::kCausal),
+                                sliding_window_mask({50}, {.left = 9, .right = 2, .sink_tokens = 3}), full_mask(13, 29),
+                                AttnMaskSpec({}, 16, 16)};
+  for (const AttnMaskSpec& mask : masks) {
+    for (const int64_t ranks : {1, 2, 3, 5, 8}) {
+      const std::vector<SchemeStep> steps = simulate_schemes(mask, ranks, {.chunk_size = 2}, kModel, kOne);
+      ASSERT_EQ(steps.size(), 3u);
+      const ByHand expected = by_hand(mask, ranks);
+      EXPECT_NEAR(steps[1].step_s, expected.ring, 1e-9) << mask.area() << " pairs, " << ranks << " ranks";
+      EXPECT_NEAR(steps[2].step_s, expected.all_gather, 1e-9) << mask.area() << " pairs, " << ranks << " ranks";
+    }
+  }
+}
+
+TEST(PlanSimulation, TheOwnSchemeIsItsPlansPrediction) {
+  const AttnMaskSpec mask = causal_mask(4096, 4096);
+  const std::vector<SchemeStep> steps = simulate_schemes(mask, 4, {.chunk_size = 1024}, kModel, kOne);
+  EXPECT_EQ(steps[0].scheme, "attnmux");
+  EXPECT_EQ(steps[0].chunk_size, 128) << "8 chunks a rank";
+  const DistAttnPlan plan(mask, {.cp = 4, .chunk_size = 128}, {.stages = steps[0].stages});
+  EXPECT_DOUBLE_EQ(steps[0].step_s, predict(plan, kModel, kOne).step_s);
+  EXPECT_DOUBLE_EQ(steps[0].efficiency * 4, steps[0].speedup);
+  EXPECT_EQ(steps[0].balance, plan.dispatch().balance());
+}
+
+TEST(PlanSimulation, DocumentsOnOwnRanksMoveNothing) {
+  const std::vector<SchemeStep> steps = simulate_schemes(varlen_mask(std::vector<int64_t>(32, 64), MaskType::kCausal),
+                                                         4, {.chunk_size = 64}, kModel, kOne);
+  EXPECT_EQ(steps[0].tokens_received, 0);
+  EXPECT_EQ(steps[0].stages, 0);
+  EXPECT_DOUBLE_EQ(steps[0].efficiency, 1);
+  EXPECT_EQ(steps[1].tokens_received, 32 * 64 * 3 / 4);
+  EXPECT_LT(steps[1].efficiency, 1);
+}
+
+}  // namespace
+}  // namespace attnmux
