@@ -21,6 +21,7 @@ int64_t bytes_of(DType dtype) {
 }
 
 constexpr double kBackwardOperations = 2.5;  // five matrix products where forward has two
+constexpr double kWorthAStage = 0.99;        // of the step with half as many stages
 constexpr double kBackwardTokens = 2;        // keys and values once more, and their gradients
 
 double pass_s(const std::vector<TimelineSpan>& spans) {
@@ -121,14 +122,13 @@ int64_t choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
                       const AttentionShape& shape) {
   int64_t chosen = 1;
   double shortest = 0;
-  for (const int64_t stages : {1, 2, 3, 4, 6, 8}) {
+  for (const int64_t stages : {1, 2, 4, 8, 16, 32}) {
     const DistAttnPlan plan(mask, dispatch, {.stages = stages});
     if (plan.stages() == 0) return 1;
     const double step = predict(plan, model, shape).step_s;
-    if (stages == 1 || step < shortest) {
-      shortest = step;
-      chosen = stages;
-    }
+    if (stages > 1 && step > kWorthAStage * shortest) break;
+    shortest = step;
+    chosen = stages;
   }
   return chosen;
 }

@@ -48,7 +48,10 @@ inline std::string decimal(double value, int digits) {
 
 inline std::string percent(double share) { return decimal(share * 100, 2) + " %"; }
 
-inline std::string range_text(const Range& r) { return std::string("[") + count(r.begin) + ", " + count(r.end) + ")"; }
+inline std::string range_text(const Range& r) {
+  std::string text = "[";
+  return text.append(count(r.begin)).append(", ").append(count(r.end)).append(")");
+}
 
 inline std::string row(const std::string& name, const std::string& value) {
   return "<tr><th>" + name + "</th><td class=\"n\">" + value + "</td></tr>\n";

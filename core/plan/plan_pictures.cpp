@@ -26,7 +26,7 @@ constexpr double kNarrowestLabel = 46;
 
 constexpr const char* kAttention = "#4361c2";
 constexpr const char* kExchange = "#e8a13a";
-constexpr const char* kWaiting = "#f6d5d8";
+constexpr const char* kWaiting = "#f2b3ba";
 constexpr std::array<const char*, 8> kRanks = {"#4361c2", "#1f9e89", "#e8a13a", "#d1495b",
                                                "#7b52ab", "#3fa7d6", "#8a6d3b", "#5c6b7a"};
 
@@ -127,7 +127,7 @@ std::vector<RankTimeline> slowest_first(const DistAttnPlan& plan, const CostMode
 void draw_span(const TimelineSpan& span, double x, double width, double y, Chart* chart) {
   const std::string name = span.stage < 0 ? "own keys" : "stage " + std::to_string(span.stage);
   const std::string what = (span.exchange ? "exchange, " : "attention, ") + name + ": ";
-  chart->box(x, y, std::max(width, 0.4), kLane - 3, span.exchange ? kExchange : kAttention,
+  chart->box(x, y, std::max(width - 0.7, 0.4), kLane - 3, span.exchange ? kExchange : kAttention,
              what + duration(span.end_s - span.begin_s));
   if (width < kNarrowestLabel + (span.stage < 0 ? 12 : 0)) return;
   chart->out() << "<g fill='#fff' font-size='10.5'>";

@@ -29,8 +29,9 @@ std::string group_table(const PlanReport& report, const Prediction& prediction) 
 
 std::string ranges_text(const std::vector<Range>& ranges) {
   std::string text;
-  for (size_t i = 0; i < std::min(ranges.size(), kRangesShown); ++i)
-    text += (i == 0 ? "" : " ") + range_text(ranges[i]);
+  for (size_t i = 0; i < std::min(ranges.size(), kRangesShown); ++i) {
+    text.append(i == 0 ? "" : " ").append(range_text(ranges[i]));
+  }
   if (ranges.size() > kRangesShown) text += " and " + count(std::ssize(ranges) - kRangesShown) + " more";
   return text.empty() ? "none" : text;
 }

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "answer.h"
 #include "run_program.h"
 
 namespace attnmux {
@@ -12,6 +13,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::AllOf;
+using testing::answer;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using testing::Finished;
@@ -20,13 +22,6 @@ using ::testing::IsEmpty;
 using testing::run_program;
 using ::testing::StartsWith;
 using testing::TemporaryFolder;
-
-// stdout of a command that must succeed, as JSON: anything else on stdout makes the parse fail.
-json answer(const std::vector<std::string>& arguments, const testing::RunOptions& options = {}) {
-  const Finished finished = run_program(arguments, options);
-  EXPECT_EQ(finished.status, 0) << finished.err;
-  return json::parse(finished.out, nullptr, /*allow_exceptions=*/false);
-}
 
 struct Refused {
   const char* name;
@@ -59,7 +54,52 @@ const Refused kRefused[] = {
     {"not_a_number", {"plan", "--mask", "causal:4", "--tile", "x"}, 2, {"--tile", "\"x\"", "whole number"}},
     {"stray_word", {"plan", "causal:4"}, 2, {"\"causal:4\"", "flags only"}},
     {"tile_no_power_of_two", {"plan", "--mask", "causal:4", "--tile", "100"}, 2, {"--tile 100", "power of two"}},
-    {"plan_over_ranks", {"plan", "--mask", "causal:4", "--cp", "4"}, 2, {"--cp 4", "not built yet"}},
+    {"plan_no_ranks", {"plan", "--mask", "causal:64", "--cp", "0"}, 2, {"--cp 0", "at least 1"}},
+    {"plan_chunk_of_nothing",
+     {"plan", "--mask", "causal:64", "--cp", "2", "--chunk-size", "0"},
+     2,
+     {"--chunk-size 0", "from 1 to the mask's 64 queries"}},
+    {"plan_chunk_too_long",
+     {"plan", "--mask", "causal:64", "--cp", "4", "--chunk-size", "65"},
+     2,
+     {"--chunk-size 65", "64 queries", "at most 16"}},
+    {"plan_chunk_too_long_for_one_rank",
+     {"plan", "--mask", "causal:64", "--chunk-size", "65"},
+     2,
+     {"--chunk-size 65", "64 queries"}},
+    {"plan_solver",
+     {"plan", "--mask", "causal:64", "--solver", "minheap", "--html", "x.html"},
+     2,
+     {"\"minheap\"", "did you mean \"min-heap\"?"}},
+    {"plan_exact_with_many_chunks",
+     {"plan", "--mask", "causal:64", "--cp", "2", "--chunk-size", "1", "--solver", "exact"},
+     2,
+     {"64", "at most 16 chunks", "min-heap"}},
+    {"plan_padding_cross_lengths",
+     {"plan", "--mask", "causal:64x80", "--cp", "2", "--chunk-size", "8", "--pad"},
+     2,
+     {"64 and 80"}},
+    {"plan_stages", {"plan", "--mask", "causal:64", "--stages", "atuo"}, 2, {"--stages \"atuo\"", "\"auto\""}},
+    {"plan_no_stages",
+     {"plan", "--mask", "causal:64", "--cp", "2", "--chunk-size", "8", "--stages", "0"},
+     2,
+     {"stages = 0"}},
+    {"plan_link", {"plan", "--mask", "causal:64", "--link-gbps", "0"}, 2, {"--link-gbps", "above 0"}},
+    {"plan_heads", {"plan", "--mask", "causal:64", "--heads", "9:2"}, 2, {"--heads 9:2", "multiple"}},
+    {"plan_calibration", {"plan", "--mask", "causal:64", "--calibration", "nowhere.json"}, 2, {"nowhere.json"}},
+    {"plan_ranks_without_simulation",
+     {"plan", "--mask", "causal:64", "--simulate-ranks", "8"},
+     2,
+     {"--simulate-ranks", "--simulate"}},
+    {"plan_ranks_beyond_queries",
+     {"plan", "--mask", "causal:64", "--simulate", "--simulate-ranks", "8,128"},
+     2,
+     {"128", "64 queries"}},
+    {"plan_ranks_out_of_order",
+     {"plan", "--mask", "causal:64", "--simulate", "--simulate-ranks", "8,4"},
+     2,
+     {"8,4", "ascending"}},
+    {"bench_plan_mask_or_suite", {"bench", "plan", "--reps", "1"}, 2, {"--mask", "--suite"}},
     {"attend_over_ranks",
      {"attend", "--input", "x", "--mask", "causal:4", "--backend", "sdpa", "--output", "y", "--cp", "2"},
      2,

@@ -73,7 +73,8 @@ TEST(CostModel, ChoosesStagesByLatencyAndBandwidth) {
   const auto step = [&](int64_t stages) {
     return predict(DistAttnPlan(mask, dispatch, {.stages = stages}), even, shape).step_s;
   };
-  for (const int64_t stages : {1, 2, 3, 4, 6, 8}) EXPECT_LE(step(chosen), step(stages)) << stages;
+  EXPECT_LE(step(chosen), 0.99 * step(chosen / 2));
+  EXPECT_GT(step(chosen * 2), 0.99 * step(chosen));
   EXPECT_EQ(choose_stages(varlen_mask({64, 64}, MaskType::kCausal), {.cp = 2, .chunk_size = 64}, even, shape), 1);
 }
 

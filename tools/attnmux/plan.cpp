@@ -7,7 +7,6 @@
 #include "tools/attnmux/command.h"
 #include "tools/attnmux/cost_flags.h"
 #include "tools/attnmux/plan_output.h"
-#include "tools/attnmux/progress.h"
 #include "tools/attnmux/values.h"
 
 namespace attnmux::tool {
@@ -52,10 +51,8 @@ std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& m
     }
   }
   std::vector<SchemeStep> steps;
-  Progress progress(std::ssize(counts));
-  for (size_t i = 0; i < counts.size(); ++i) {
-    for (SchemeStep& step : simulate_schemes(mask, counts[i], dispatch, model, shape)) steps.push_back(std::move(step));
-    progress.update(static_cast<int64_t>(i) + 1, std::to_string(counts[i]) + " ranks");
+  for (const int64_t count : counts) {
+    for (SchemeStep& step : simulate_schemes(mask, count, dispatch, model, shape)) steps.push_back(std::move(step));
   }
   return steps;
 }
@@ -64,7 +61,7 @@ std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& m
 std::string usual_ranks(const AttnMaskSpec& mask) {
   std::string ranks;
   for (int64_t count = 8; count <= 4096 && count <= mask.total_q(); count *= 2) {
-    ranks += (ranks.empty() ? "" : ",") + std::to_string(count);
+    ranks.append(ranks.empty() ? "" : ",").append(std::to_string(count));
   }
   return ranks.empty() ? "1" : ranks;
 }

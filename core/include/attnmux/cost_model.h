@@ -67,7 +67,7 @@ struct Prediction {
 };
 ATTNMUX_API Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape);
 
-// The number of stages, at most 8, with the shortest predicted step; of equals the fewest.
+// The number of stages, 1, 2, 4 .. 32: doubled as long as that makes the predicted step 1 % shorter.
 ATTNMUX_API int64_t choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const CostModel& model,
                                   const AttentionShape& shape);
 
