@@ -21,6 +21,7 @@ int run_bench_train(const Arguments& arguments);  // `bench train`
 int run_plugins(const Arguments& arguments);
 int run_explain(const Arguments& arguments);
 int run_doctor(const Arguments& arguments);
+int run_check(const Arguments& arguments);
 int run_score(const Arguments& arguments);
 int run_train(const Arguments& arguments);
 

@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"attend", "one attention call on tensors of your own, forward and backward", run_attend},
     {"bench", "attention throughput, several backends interleaved in one process", run_bench},
     {"plugins", "every directory searched for plugins, a verdict per file, what each registered", run_plugins},
+    {"check", "certify a plugin, or write the template of one", run_check},
     {"doctor", "what was found on this machine, and what is missing for what", run_doctor},
 };
 

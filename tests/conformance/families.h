@@ -1,0 +1,40 @@
+// What each family asks of a case. One function each; none throws for what a backend does wrong.
+#pragma once
+
+#include "conformance/case.h"
+#include "conformance/case_result.h"
+#include "conformance/subject.h"
+
+namespace attnmux::conformance {
+
+// Throws Error(kUsage) for a check that the family does not know.
+void run_case(const Subject& subject, const Case& c, CaseResult& result);
+
+void run_meta(const Subject& subject, const Case& c, CaseResult& result);
+void run_query(const Subject& subject, const Case& c, CaseResult& result);
+void run_numbers(const Subject& subject, const Case& c,
+                 CaseResult& result);  // fwd, bwd, lse, empty, gqa, dtype, honesty
+void run_strides(const Subject& subject, const Case& c, CaseResult& result);
+void run_determinism(const Subject& subject, const Case& c, CaseResult& result);
+void run_streams(const Subject& subject, const Case& c, CaseResult& result);
+void run_concurrency(const Subject& subject, const Case& c, CaseResult& result);
+void run_memory(const Subject& subject, const Case& c, CaseResult& result);
+void run_errors(const Subject& subject, const Case& c, CaseResult& result);
+
+[[noreturn]] void unknown_check(const Case& c, const std::vector<std::string>& known);
+
+// Which results of a call are compared with the truth.
+enum : unsigned { kOut = 1, kLseTensor = 2, kGrads = 4 };
+
+// Calls forward (and backward, for kGrads) on the setup's tensors, moved to the device, and compares.
+void run_and_compare(const Subject& subject, const Setup& setup, unsigned which, Refusal refusal, CaseResult& result);
+// `in` holds the same numbers as setup.in, with other strides.
+void run_and_compare(const Subject& subject, const Setup& setup, const Inputs& in, unsigned which, Refusal refusal,
+                     CaseResult& result);
+// Results that are there are compared: undefined tensors are skipped.
+struct Results {
+  at::Tensor out, lse, dq, dk, dv;
+};
+void compare_results(const Setup& setup, const Results& got, CaseResult& result);
+
+}  // namespace attnmux::conformance

@@ -1,0 +1,53 @@
+// A whole run: the file, a child that describes it, a worker for each family, the verdict.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "conformance/case_result.h"
+#include "conformance/profile.h"
+
+namespace attnmux::conformance {
+
+struct RunOptions {
+  std::string plugin;
+  std::string backend;  // empty: the only one
+  std::string device = "cpu";
+  Profile profile;
+  std::vector<std::string> cases;     // these alone; empty: the grid
+  std::vector<std::string> families;  // these alone; empty: the profile's
+  uint64_t seed = 7;
+  double seconds = 60;  // that a case may take
+
+  bool partial() const { return !cases.empty() || !families.empty(); }
+};
+
+struct BackendText {
+  std::string id, version, description;
+};
+
+struct PluginText {
+  std::string id, version, vendor;
+  std::vector<std::pair<std::string, std::string>> abi;
+};
+
+struct RunReport {
+  PluginText plugin;
+  BackendText backend;
+  std::string sha256;                // of the file
+  std::vector<CaseResult> results;   // in the order of the run
+  std::vector<std::string> missing;  // must patterns that no executed case met
+  double seconds = 0;
+
+  bool any_executed() const;
+  bool any_bad() const;
+  bool certified(const RunOptions& options) const;
+  std::string verdict(const RunOptions& options) const;  // "certified: core"
+  int exit_status() const;                               // 0 certified or passed, 1 failed, 3 nothing was executed
+};
+
+// Throws Error: kUsage for a backend that the plugin lacks, the loader's codes where it cannot be loaded.
+RunReport run(const RunOptions& options);
+
+}  // namespace attnmux::conformance
