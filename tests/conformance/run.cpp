@@ -160,6 +160,9 @@ json chosen_backend(const json& description, const std::string& wanted) {
     ids.push_back(backend["id"]);
     if (backend["id"] == wanted) return backend;
   }
+  if (ids.empty()) {
+    throw Error(ErrorCode::kUsage, "the plugin registers no attention backend; there is no profile for what it offers");
+  }
   if (wanted.empty() && ids.size() == 1) return description["backends"][0];
   if (wanted.empty()) {
     std::string text = "the plugin registers several backends; name one with --backend:";
