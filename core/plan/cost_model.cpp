@@ -38,15 +38,15 @@ double computed_s(const std::vector<TimelineSpan>& spans) {
 
 }  // namespace
 
-int64_t AttentionShape::bytes_per_token() const { return 2 * heads_kv * head_dim * bytes_of(dtype); }
+int64_t AttentionSize::bytes_per_token() const { return 2 * heads_kv * head_dim * bytes_of(dtype); }
 
-double CostModel::calc_s(int64_t area, const AttentionShape& shape, Pass pass) const {
+double CostModel::calc_s(int64_t area, const AttentionSize& shape, Pass pass) const {
   const double operations =
       4.0 * static_cast<double>(area) * static_cast<double>(shape.heads_q) * static_cast<double>(shape.head_dim);
   return operations * (pass == Pass::kBackward ? kBackwardOperations : 1) / flops_per_s;
 }
 
-double CostModel::comm_s(int64_t tokens, const AttentionShape& shape, Pass pass) const {
+double CostModel::comm_s(int64_t tokens, const AttentionSize& shape, Pass pass) const {
   if (tokens == 0) return 0;
   const double bytes = static_cast<double>(tokens) * static_cast<double>(shape.bytes_per_token());
   return latency_s + bytes * (pass == Pass::kBackward ? kBackwardTokens : 1) / bytes_per_s;
@@ -76,7 +76,7 @@ std::string to_json(const CostModel& model) {
 }
 
 // An exchange starts together with the attention that it is to hide behind, and both end before the next pair starts.
-std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model, const AttentionShape& shape,
+std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model, const AttentionSize& shape,
                                    Pass pass) {
   std::vector<TimelineSpan> spans;
   double now = 0;
@@ -96,7 +96,7 @@ std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model,
   return spans;
 }
 
-Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape) {
+Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape) {
   Prediction prediction;
   const std::vector<RankWork> work = plan.work();
   for (size_t rank = 0; rank < work.size(); ++rank) {
@@ -119,7 +119,7 @@ Prediction predict(const DistAttnPlan& plan, const CostModel& model, const Atten
 }
 
 int64_t choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const CostModel& model,
-                      const AttentionShape& shape) {
+                      const AttentionSize& shape) {
   int64_t chosen = 1;
   double shortest = 0;
   for (const int64_t stages : {1, 2, 4, 8, 16, 32}) {

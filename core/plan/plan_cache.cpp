@@ -12,7 +12,7 @@ struct Key {
   Hash128 mask;
   DispatchOptions dispatch;
   int64_t stages = 0;
-  AttentionShape shape;
+  AttentionSize shape;
   friend bool operator==(const Key&, const Key&) = default;
 };
 
@@ -33,7 +33,7 @@ PlanCache::PlanCache(CostModel model, size_t capacity) : state_(std::make_unique
 PlanCache::~PlanCache() = default;
 
 std::shared_ptr<const DistAttnPlan> PlanCache::plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                                                    int64_t stages, const AttentionShape& shape) {
+                                                    int64_t stages, const AttentionSize& shape) {
   const Key key{.mask = mask.hash(), .dispatch = dispatch, .stages = stages, .shape = shape};
   const std::lock_guard lock(state_->mutex);  // held while planning: two threads want the same plan more often than not
   auto& plans = state_->plans;

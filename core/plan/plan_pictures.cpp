@@ -109,7 +109,7 @@ struct RankTimeline {
   }
 };
 
-std::vector<RankTimeline> slowest_first(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape) {
+std::vector<RankTimeline> slowest_first(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape) {
   std::vector<RankTimeline> lines;
   const std::vector<RankWork> work = plan.work();
   for (int32_t rank = 0; rank < std::ssize(work); ++rank) {
@@ -198,7 +198,7 @@ std::string balance_to_svg(const DispatchPlan& dispatch) {
   return chart.finish();
 }
 
-std::string timeline_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape) {
+std::string timeline_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape) {
   const std::vector<RankTimeline> lines = slowest_first(plan, model, shape);
   std::array<double, 2> longest{};
   for (const RankTimeline& line : lines) {
@@ -290,6 +290,7 @@ std::string simulation_to_svg(const std::vector<SchemeStep>& steps) {
     }
     chart.out() << "<path d='" << path.str() << "' fill='none' stroke-width='2' stroke='" << color << "'/>\n"
                 << dots.str() << "<g font-weight='600' fill='" << color << "'>";
+    y = std::min(y, kTop + kHeight - 6 - 14 * static_cast<double>(schemes.size() - 1 - i));  // clear of the axis
     for (const double other : labels) {
       if (std::abs(other - y) < 14) y = other + 14;
     }
@@ -300,7 +301,7 @@ std::string simulation_to_svg(const std::vector<SchemeStep>& steps) {
   return chart.finish();
 }
 
-std::string plan_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape,
+std::string plan_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape,
                         const std::string& title) {
   const std::array<std::string, 3> pictures = {dispatch_to_svg(plan.mask(), plan.dispatch(), {.title = title}),
                                                balance_to_svg(plan.dispatch()), timeline_to_svg(plan, model, shape)};

@@ -68,7 +68,7 @@ struct RankStep {
 };
 
 RankStep ring_step(const std::vector<int64_t>& areas, int64_t rank, int64_t shard, const CostModel& model,
-                   const AttentionShape& shape) {
+                   const AttentionSize& shape) {
   const int64_t ranks = std::ssize(areas);
   RankStep step;
   for (const Pass pass : kPasses) {
@@ -82,7 +82,7 @@ RankStep ring_step(const std::vector<int64_t>& areas, int64_t rank, int64_t shar
   return step;
 }
 
-RankStep all_gather_step(int64_t area, int64_t others, const CostModel& model, const AttentionShape& shape) {
+RankStep all_gather_step(int64_t area, int64_t others, const CostModel& model, const AttentionSize& shape) {
   RankStep step;
   for (const Pass pass : kPasses) {
     const double calc = model.calc_s(area, shape, pass);
@@ -99,7 +99,7 @@ void keep_slowest(const RankStep& rank, SchemeStep* step) {
 }
 
 SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const CostModel& model,
-                   const AttentionShape& shape) {
+                   const AttentionSize& shape) {
   while (dispatch.chunk_size > kSmallestChunk && mask.total_q() < dispatch.cp * kChunksPerRank * dispatch.chunk_size) {
     dispatch.chunk_size = std::max(dispatch.chunk_size / 2, kSmallestChunk);
   }
@@ -125,7 +125,7 @@ SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const Cos
 }  // namespace
 
 std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks, DispatchOptions dispatch,
-                                         const CostModel& model, const AttentionShape& shape) {
+                                         const CostModel& model, const AttentionSize& shape) {
   dispatch.cp = ranks;
   std::vector<SchemeStep> steps{planned(mask, dispatch, model, shape),
                                 {.scheme = "ring", .ranks = ranks, .stages = ranks - 1},

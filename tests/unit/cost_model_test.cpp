@@ -11,10 +11,10 @@ namespace {
 
 // An operation or a byte takes a second, so that times can be counted by hand.
 const CostModel kSlow{.flops_per_s = 4, .bytes_per_s = 16, .latency_s = 3, .source = "test"};
-const AttentionShape kOne{.heads_q = 1, .heads_kv = 1, .head_dim = 1, .dtype = DType::kFloat64};
+const AttentionSize kOne{.heads_q = 1, .heads_kv = 1, .head_dim = 1, .dtype = DType::kFloat64};
 
 TEST(CostModel, CountsOperationsAndBytes) {
-  const AttentionShape shape{.heads_q = 8, .heads_kv = 2, .head_dim = 64, .dtype = DType::kBFloat16};
+  const AttentionSize shape{.heads_q = 8, .heads_kv = 2, .head_dim = 64, .dtype = DType::kBFloat16};
   EXPECT_EQ(shape.bytes_per_token(), 2 * 2 * 64 * 2);
   const CostModel model{.flops_per_s = 1e6, .bytes_per_s = 1e3, .latency_s = 0.5, .source = "test"};
   EXPECT_DOUBLE_EQ(model.calc_s(10, shape, Pass::kForward), 4 * 10 * 8 * 64 / 1e6);
@@ -64,7 +64,7 @@ TEST(CostModel, PredictsTheSlowestRank) {
 TEST(CostModel, ChoosesStagesByLatencyAndBandwidth) {
   const AttnMaskSpec mask = causal_mask(4096, 4096);
   const DispatchOptions dispatch{.cp = 8, .chunk_size = 64};
-  const AttentionShape shape;
+  const AttentionSize shape;
   const CostModel fast{.flops_per_s = 1e12, .bytes_per_s = 1e12, .latency_s = 1, .source = "test"};
   EXPECT_EQ(choose_stages(mask, dispatch, fast, shape), 1) << "each exchange costs a second";
   const CostModel even{.flops_per_s = 1e12, .bytes_per_s = 2e9, .latency_s = 1e-9, .source = "test"};

@@ -10,7 +10,7 @@ namespace attnmux {
 namespace {
 
 const CostModel kModel{.flops_per_s = 4, .bytes_per_s = 16, .latency_s = 1, .source = "test"};
-const AttentionShape kOne{.heads_q = 1, .heads_kv = 1, .head_dim = 1, .dtype = DType::kFloat64};
+const AttentionSize kOne{.heads_q = 1, .heads_kv = 1, .head_dim = 1, .dtype = DType::kFloat64};
 
 // The two other schemes, pair by pair: rank r of n owns blocks r and 2n - 1 - r.
 struct ByHand {

@@ -16,7 +16,7 @@ void CostFlags::add_to(Flags& flags) {
   flags.add("latency-us", latency_us, "L", "microseconds that an exchange takes whatever its size (assumed: 20)");
 }
 
-AttentionShape CostFlags::shape() const {
+AttentionSize CostFlags::shape() const {
   const auto [heads_q, heads_kv] = parse_heads(heads, "heads");
   if (head_dim < 1)
     throw Error(ErrorCode::kUsage, "--head-dim " + std::to_string(head_dim) + ": at least 1 is expected");

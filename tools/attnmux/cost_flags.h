@@ -15,7 +15,7 @@ struct CostFlags {
 
   void add_to(Flags& flags);
   // After parse(). Each throws Error(kUsage) naming the flag, or what reading the calibration throws.
-  AttentionShape shape() const;
+  AttentionSize shape() const;
   CostModel model(const Flags& flags) const;
 };
 

@@ -15,7 +15,7 @@ namespace {
 constexpr int kRepetitions = 5;
 
 int64_t stages_of(const std::string& text, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                  const CostModel& model, const AttentionShape& shape) {
+                  const CostModel& model, const AttentionSize& shape) {
   if (text == "auto") return choose_stages(mask, dispatch, model, shape);
   if (text.empty() || text.find_first_not_of("-0123456789") != std::string::npos) {
     throw Error(ErrorCode::kUsage, "--stages \"" + text + "\": a whole number or \"auto\" is expected");
@@ -38,7 +38,7 @@ void check(const DispatchOptions& dispatch, const AttnMaskSpec& mask, bool chunk
 }
 
 std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                                 const CostModel& model, const AttentionShape& shape) {
+                                 const CostModel& model, const AttentionSize& shape) {
   std::vector<int64_t> counts;
   for (const std::string& text : split(ranks, ',', "simulate-ranks")) {
     counts.push_back(whole_number(text, "simulate-ranks"));
@@ -55,6 +55,12 @@ std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& m
     for (SchemeStep& step : simulate_schemes(mask, count, dispatch, model, shape)) steps.push_back(std::move(step));
   }
   return steps;
+}
+
+// A picture's title is one line.
+std::string one_line(const std::string& text) {
+  constexpr size_t kLongest = 60;
+  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
 }
 
 // 8 to 4096 ranks by doubling, as far as there are queries.
@@ -106,7 +112,7 @@ int run_plan(const Arguments& arguments) {
 
   const AttnMaskSpec mask = parse_mask(mask_text);
   const TileShape tile_shape = parse_tile_shape(tile, "tile");
-  const AttentionShape shape = cost.shape();
+  const AttentionSize shape = cost.shape();
   const CostModel model = cost.model(flags);
   dispatch.solver = parse_dispatch_solver(solver);
   check(dispatch, mask, flags.given("chunk-size"));
@@ -127,8 +133,8 @@ int run_plan(const Arguments& arguments) {
                                             : std::vector<SchemeStep>()};
   const bool one_rank = dispatch.cp == 1;
   if (!svg.empty()) {
-    write_file_atomically(
-        svg, one_rank ? mask_to_svg(mask, {.title = mask_text}) : plan_to_svg(plan, model, shape, mask_text));
+    write_file_atomically(svg, one_rank ? mask_to_svg(mask, {.title = one_line(mask_text)})
+                                        : plan_to_svg(plan, model, shape, one_line(mask_text)));
   }
   if (!html.empty()) write_file_atomically(html, plan_report_html(report));
   const PlanAnswer answer{

@@ -61,7 +61,7 @@ ordered_json rank_json(const DistAttnPlan& plan, int32_t rank) {
           {"stages", std::move(stages)}};
 }
 
-ordered_json cost_json(const CostModel& model, const AttentionShape& shape) {
+ordered_json cost_json(const CostModel& model, const AttentionSize& shape) {
   return {{"tflops", model.flops_per_s / 1e12},          {"link_gbps", model.bytes_per_s * 8 / 1e9},
           {"latency_us", model.latency_s * 1e6},         {"source", model.source},
           {"heads", {shape.heads_q, shape.heads_kv}},    {"head_dim", shape.head_dim},

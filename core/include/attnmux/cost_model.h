@@ -20,13 +20,13 @@
 
 namespace attnmux {
 
-struct ATTNMUX_API AttentionShape {
+struct ATTNMUX_API AttentionSize {
   int64_t heads_q = 32;
   int64_t heads_kv = 8;
   int64_t head_dim = 128;
   DType dtype = DType::kBFloat16;
   int64_t bytes_per_token() const;  // of keys and values
-  friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
+  friend bool operator==(const AttentionSize&, const AttentionSize&) = default;
 };
 
 enum class Pass : uint8_t { kForward, kBackward };
@@ -38,8 +38,8 @@ struct ATTNMUX_API CostModel {
   double latency_s = 20e-6;     // of one exchange
   std::string source = "assumed";
 
-  double calc_s(int64_t area, const AttentionShape& shape, Pass pass) const;
-  double comm_s(int64_t tokens, const AttentionShape& shape, Pass pass) const;  // 0 tokens take no time
+  double calc_s(int64_t area, const AttentionSize& shape, Pass pass) const;
+  double comm_s(int64_t tokens, const AttentionSize& shape, Pass pass) const;  // 0 tokens take no time
 };
 
 // {"flops_per_s": 5e14, "bytes_per_s": 5e10, "latency_s": 2e-5, "source": ".."}. Throws Error(kConfig) naming the key
@@ -54,8 +54,8 @@ struct TimelineSpan {
   double begin_s = 0;
   double end_s = 0;
 };
-ATTNMUX_API std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model,
-                                               const AttentionShape& shape, Pass pass);
+ATTNMUX_API std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model, const AttentionSize& shape,
+                                               Pass pass);
 
 struct Prediction {
   double one_rank_s = 0;  // forward and backward of the whole mask on one rank
@@ -65,10 +65,10 @@ struct Prediction {
   double speedup = 0;     // one_rank_s / step_s
   double efficiency = 0;  // speedup / ranks
 };
-ATTNMUX_API Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape);
+ATTNMUX_API Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape);
 
 // The number of stages, 1, 2, 4 .. 32: doubled as long as that makes the predicted step 1 % shorter.
 ATTNMUX_API int64_t choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const CostModel& model,
-                                  const AttentionShape& shape);
+                                  const AttentionSize& shape);
 
 }  // namespace attnmux

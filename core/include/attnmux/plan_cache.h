@@ -26,7 +26,7 @@ class ATTNMUX_API PlanCache {
 
   // The same plan for an equal mask, the same options, stages, heads and dtype. Throws as DistAttnPlan does.
   std::shared_ptr<const DistAttnPlan> plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, int64_t stages,
-                                           const AttentionShape& shape);
+                                           const AttentionSize& shape);
   int64_t hits() const;
   int64_t misses() const;
 

@@ -27,13 +27,13 @@ ATTNMUX_API std::string dispatch_to_svg(const AttnMaskSpec& mask, const Dispatch
 ATTNMUX_API std::string balance_to_svg(const DispatchPlan& dispatch);
 
 // Predicted exchanges and attention of at most 6 ranks, the slowest first: forward, then backward.
-ATTNMUX_API std::string timeline_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape);
+ATTNMUX_API std::string timeline_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape);
 
 // Efficiency over ranks, a line for each scheme. steps: of simulate_schemes for ascending numbers of ranks.
 ATTNMUX_API std::string simulation_to_svg(const std::vector<SchemeStep>& steps);
 
 // Dispatch, balance and timeline in one picture.
-ATTNMUX_API std::string plan_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionShape& shape,
+ATTNMUX_API std::string plan_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape,
                                     const std::string& title);
 
 struct PlanReport {
@@ -41,7 +41,7 @@ struct PlanReport {
   MaskReport mask;
   const DistAttnPlan* plan = nullptr;
   CostModel model;
-  AttentionShape shape;
+  AttentionSize shape;
   std::vector<SchemeStep> simulation;  // empty: none was made
 };
 

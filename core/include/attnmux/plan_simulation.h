@@ -36,6 +36,6 @@ struct SchemeStep {
 
 // dispatch.chunk_size is halved until each rank has 8 chunks, but not below 64 tokens; dispatch.cp is ignored.
 ATTNMUX_API std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks, DispatchOptions dispatch,
-                                                     const CostModel& model, const AttentionShape& shape);
+                                                     const CostModel& model, const AttentionSize& shape);
 
 }  // namespace attnmux
