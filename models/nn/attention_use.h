@@ -1,7 +1,7 @@
 // What a run will ask of every attention module, known before any weight or tensor exists.
 //
-//   std::vector<AttentionModule> modules = llama_attention_modules(config, {.masks = {MaskFamily::kVarlenCausal},
-//                                                                           .max_tokens = 1024, .training = true});
+//   std::vector<AttentionModule> modules = attention_modules(config, {.masks = {MaskFamily::kVarlenCausal},
+//                                                                     .max_tokens = 1024, .training = true});
 //
 // The model adds what its config.json fixes: heads and head_dim. Plain data.
 #pragma once

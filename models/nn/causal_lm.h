@@ -1,6 +1,6 @@
 // A causal language model whose attention asks the step: what training, evaluation and scoring use of a model.
 //
-//   std::unique_ptr<CausalLm> model = load_causal_lm(dir, config, {.training = true});      // models/families.h
+//   std::unique_ptr<CausalLm> model = load_causal_lm(dir, {.training = true});      // models/families/families.h
 //   at::Tensor hidden = model->forward(input, step, {});
 //   at::Tensor loss = linear_cross_entropy(hidden, model->lm_head(), labels, valid_tokens);
 //
@@ -13,6 +13,7 @@
 #include <string>
 
 #include "attnmux/step_context.h"
+#include "models/io/model_config.h"
 #include "models/nn/parameter_store.h"
 
 namespace attnmux {
@@ -41,6 +42,7 @@ class CausalLm {
   virtual const at::Tensor& lm_head() const = 0;
 
   virtual const ParameterStore& parameters() const = 0;
+  virtual const ModelConfig& config() const = 0;
 };
 
 }  // namespace attnmux

@@ -1,6 +1,6 @@
 // The parameters of a model by their Hugging Face names.
 //
-//   ParameterStore store = ParameterStore::load("models/smollm2", llama_parameters(config), {.dtype = at::kFloat});
+//   ParameterStore store = ParameterStore::load("models/smollm2", model_parameters(config), {.dtype = at::kFloat});
 //   const at::Tensor& weight = store.at("model.norm.weight");
 //
 // The model's modules hold the same tensors (shared storage): updating a parameter in place updates the model.

@@ -8,7 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "models/io/hf_config.h"
+#include "models/io/model_config.h"
 
 namespace attnmux {
 

@@ -3,8 +3,8 @@
 #include <filesystem>
 
 #include "attnmux/selection_policy.h"
+#include "models/families/families.h"
 #include "models/io/atomic_file.h"
-#include "models/llama/llama.h"
 
 namespace attnmux {
 namespace {
@@ -30,8 +30,8 @@ SelectionPolicy training_policy(const TrainConfig& config) {
 
 SelectionTable choose_backends(const TrainConfig& config, const SelectionPolicy& policy,
                                const PluginRegistry& registry) {
-  const LlamaConfig model = read_llama_config(config.model.path);
-  return select(policy, llama_attention_modules(model, attention_use(config)), registry);
+  const ModelConfig model = read_model_config(config.model.path);
+  return select(policy, attention_modules(model, attention_use(config)), registry);
 }
 
 }  // namespace attnmux

@@ -16,7 +16,7 @@ namespace attnmux {
 // The rules of the run's TOML, then what follows from attn_implementation. Errors: those of resolve_policy().
 SelectionPolicy training_policy(const TrainConfig& config);
 
-// Errors: those of read_llama_config() and select().
+// Errors: those of read_model_config() and select().
 SelectionTable choose_backends(const TrainConfig& config, const SelectionPolicy& policy,
                                const PluginRegistry& registry);
 

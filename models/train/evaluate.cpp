@@ -3,6 +3,7 @@
 #include <c10/core/GradMode.h>
 
 #include "attnmux/error.h"
+#include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
 
 namespace attnmux {
@@ -14,7 +15,7 @@ Evaluation evaluate(const CausalLm& model, const DocumentPacker::Documents& docu
   Evaluation total;
   while (const std::optional<PackedBatch> batch = packer.next()) {
     StepContext step(table, cache, {.training = false});
-    step.arm("language", batch->mask);
+    arm_layers(step, model.config(), batch->mask);
     const at::Tensor hidden = model.forward({batch->input_ids, batch->position_ids}, step, {});
     step.finish();
     total.loss += token_losses(hidden, model.lm_head(), batch->labels, {}).sum(at::kDouble).item<double>();

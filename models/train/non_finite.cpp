@@ -5,6 +5,7 @@
 #include <string>
 
 #include "attnmux/error.h"
+#include "models/nn/layer_masks.h"
 
 namespace attnmux {
 namespace {
@@ -19,7 +20,7 @@ std::string first_non_finite_module(const TrainState& state, const PackedBatch& 
   const at::NoGradGuard no_grad;
   std::string found;
   StepContext step(state.table, state.cache, {.training = false});
-  step.arm("language", batch.mask);
+  arm_layers(step, state.model.config(), batch.mask);
   const ModuleObserver observe = [&](const std::string& path, const at::Tensor& output) {
     if (found.empty() && !is_finite(output)) found = path;
   };

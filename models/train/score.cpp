@@ -12,11 +12,12 @@
 #include "attnmux/mask_family.h"
 #include "attnmux/step_context.h"
 #include "models/data/documents.h"
+#include "models/families/families.h"
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors.h"
 #include "models/io/safetensors_header.h"
 #include "models/io/tokenizer.h"
-#include "models/llama/llama.h"
+#include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
 
 namespace attnmux {
@@ -147,7 +148,7 @@ bool has_empty_rows(const AttnMaskSpec& mask) {
   return false;
 }
 
-SelectionTable choose_backends(const LlamaConfig& config, const AttnMaskSpec& mask, at::ScalarType dtype,
+SelectionTable choose_backends(const ModelConfig& config, const AttnMaskSpec& mask, at::ScalarType dtype,
                                const SelectionPolicy& policy, const PluginRegistry& registry) {
   const AttentionUse use{.masks = {classify(mask)},
                          .empty_rows = has_empty_rows(mask),
@@ -155,7 +156,7 @@ SelectionTable choose_backends(const LlamaConfig& config, const AttnMaskSpec& ma
                          .device = DeviceKind::kCpu,
                          .max_tokens = mask.total_q(),
                          .training = false};
-  return select(policy, llama_attention_modules(config, use), registry);
+  return select(policy, attention_modules(config, use), registry);
 }
 
 void check_ids(const at::Tensor& ids, int64_t vocab) {
@@ -221,7 +222,7 @@ ScoreResult score(const std::string& model_dir, const ScoreInput& input, const S
                                                  std::to_string(mask.total_k()) + ", the input has " +
                                                  std::to_string(tokens) + " tokens");
   }
-  const LlamaConfig config = read_llama_config(model_dir);
+  const ModelConfig config = read_model_config(model_dir);
   check_ids(input.input_ids, config.vocab_size);
   const auto predicted = input.labels.ne(kIgnoredLabel).sum().item<int64_t>();
   if (predicted == 0) {
@@ -230,9 +231,9 @@ ScoreResult score(const std::string& model_dir, const ScoreInput& input, const S
   const auto table =
       std::make_shared<const SelectionTable>(choose_backends(config, mask, options.dtype, policy, registry));
 
-  const std::unique_ptr<CausalLm> model = load_llama(model_dir, {.dtype = options.dtype});
+  const std::unique_ptr<CausalLm> model = load_causal_lm(model_dir, {.dtype = options.dtype});
   StepContext step(table, std::make_shared<PreparedCache>(), {.training = false});
-  step.arm("language", mask);
+  arm_layers(step, config, mask);
   const at::Tensor hidden = model->forward({input.input_ids, input.position_ids}, step, {});
   step.finish();
 

@@ -2,8 +2,12 @@
 
 #include <ATen/core/Generator.h>
 
+#include <map>
+
 #include "attnmux/error.h"
-#include "models/llama/llama.h"
+#include "attnmux/mask_builders.h"
+#include "models/families/families.h"
+#include "models/nn/layer_masks.h"
 
 namespace attnmux {
 namespace {
@@ -19,6 +23,15 @@ DocumentPacker::Documents random_documents(int64_t count, int64_t length, int64_
   return documents;
 }
 
+// Over all layers.
+double attended_pairs(const ModelConfig& config, const AttnMaskSpec& batch) {
+  std::map<std::string, double> areas;
+  for (const KeyedMask& entry : layer_masks(config, batch)) areas[entry.key] = static_cast<double>(entry.mask.area());
+  double pairs = 0;
+  for (const LayerType type : config.layer_types) pairs += areas.at(mask_key(type));
+  return pairs;
+}
+
 }  // namespace
 
 TrainBench::TrainBench(const std::string& model_dir, const SelectionPolicy& policy, const PluginRegistry& registry,
@@ -32,23 +45,23 @@ TrainBench::TrainBench(const std::string& model_dir, const SelectionPolicy& poli
                                                  std::to_string(options.seq_len) +
                                                  " tokens; each takes at least 2 tokens");
   }
-  const LlamaConfig config = read_llama_config(model_dir);
+  const ModelConfig config = read_model_config(model_dir);
   const AttentionUse use{.masks = {MaskFamily::kVarlenCausal},
                          .empty_rows = false,
                          .dtype = bf16 ? DType::kBFloat16 : DType::kFloat32,
                          .device = DeviceKind::kCpu,
                          .max_tokens = options.seq_len,
                          .training = true};
-  auto table = std::make_shared<const SelectionTable>(select(policy, llama_attention_modules(config, use), registry));
-  model_ = load_llama(model_dir, {.dtype = bf16 ? at::kBFloat16 : at::kFloat, .training = true});
+  auto table = std::make_shared<const SelectionTable>(select(policy, attention_modules(config, use), registry));
+  model_ = load_causal_lm(model_dir, {.dtype = bf16 ? at::kBFloat16 : at::kFloat, .training = true});
   optimizer_ = std::make_unique<AdamW>(model_->parameters(), AdamWOptions{});
   const int64_t length = options.seq_len / options.documents;
   packer_ = std::make_unique<DocumentPacker>(random_documents(options.documents, length, config.vocab_size),
                                              PackingOptions{.seq_len = length * options.documents, .shuffle = false});
   const auto tokens = static_cast<double>(length * options.documents);
-  const double pairs = static_cast<double>(options.documents) * static_cast<double>(length * (length + 1)) / 2;
+  const AttnMaskSpec mask = varlen_mask(std::vector<int64_t>(options.documents, length), MaskType::kCausal);
   flops_ = 6.0 * static_cast<double>(model_->parameters().element_count()) * tokens +
-           12.0 * pairs * static_cast<double>(config.num_attention_heads * config.head_dim * config.num_hidden_layers);
+           12.0 * attended_pairs(config, mask) * static_cast<double>(config.num_attention_heads * config.head_dim);
   if (!config.tie_word_embeddings) flops_ -= 6.0 * static_cast<double>(model_->lm_head().numel()) * tokens;
   state_ = std::make_unique<TrainState>(TrainState{*model_, *optimizer_, *packer_, std::move(table),
                                                    std::make_shared<PreparedCache>(),

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "attnmux/error.h"
+#include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
 #include "models/train/non_finite.h"
 
@@ -33,7 +34,7 @@ StepMetrics train_step(TrainState& state, int64_t step_number) {
   // Data: one packed sequence; its mask goes with the step, never through a global.
   const PackedBatch batch = *state.data.next();
   StepContext step(state.table, state.cache, {.training = true});
-  step.arm("language", batch.mask);
+  arm_layers(step, state.model.config(), batch.mask);
 
   // Forward: every attention module asks `step` to attend. The loss is the mean over the batch's valid labels.
   const ModelInput input{batch.input_ids, batch.position_ids};

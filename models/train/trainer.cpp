@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "attnmux/error.h"
+#include "models/families/families.h"
 #include "models/io/atomic_file.h"
 #include "models/io/tokenizer.h"
-#include "models/llama/llama.h"
 #include "models/train/choose_backends.h"
 #include "models/train/evaluate.h"
 #include "models/train/report.h"
@@ -28,7 +28,7 @@ at::ScalarType scalar_type(const TrainConfig& config) {
   return config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
 }
 
-int64_t eos_of(const Tokenizer& tokenizer, const LlamaConfig& model, const std::string& dir) {
+int64_t eos_of(const Tokenizer& tokenizer, const ModelConfig& model, const std::string& dir) {
   if (tokenizer.eos_id()) return *tokenizer.eos_id();
   if (!model.eos_token_ids.empty()) return model.eos_token_ids.front();
   throw Error(ErrorCode::kConfig, dir +
@@ -77,7 +77,7 @@ void check_run_folder(const TrainConfig& config, Resume resume) {
 
 std::unique_ptr<CausalLm> load_model(const TrainPlan& plan) {
   const std::string& dir = plan.checkpoint ? *plan.checkpoint : plan.config.model.path;
-  return load_llama(dir, {.dtype = scalar_type(plan.config), .training = true});
+  return load_causal_lm(dir, {.dtype = scalar_type(plan.config), .training = true});
 }
 
 std::map<std::string, std::string> choices_text(const SelectionTable& table) {
@@ -103,7 +103,7 @@ bool due(const TrainSection& train, int64_t step) {
 TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registry, Resume resume) {
   TrainPlan plan;
   plan.config = config;
-  plan.model = read_llama_config(config.model.path);
+  plan.model = read_model_config(config.model.path);
   plan.table = std::make_shared<const SelectionTable>(choose_backends(config, training_policy(config), registry));
   check_run_folder(config, resume);
 

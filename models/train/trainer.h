@@ -16,7 +16,7 @@
 #include "attnmux/registry.h"
 #include "attnmux/selection.h"
 #include "models/data/packing.h"
-#include "models/io/hf_config.h"
+#include "models/io/model_config.h"
 #include "models/train/checkpoint.h"
 #include "models/train/metrics.h"
 #include "models/train/train_config.h"
@@ -27,7 +27,7 @@ enum class Resume : uint8_t { kNo, kYes };
 
 struct TrainPlan {
   TrainConfig config;
-  LlamaConfig model;
+  ModelConfig model;
   std::shared_ptr<const SelectionTable> table;
   DocumentPacker::Documents documents;
   DocumentPacker::Documents heldout;      // empty list: none

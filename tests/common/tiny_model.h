@@ -10,10 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "models/families/families.h"
 #include "models/io/atomic_file.h"
-#include "models/io/hf_config.h"
 #include "models/io/safetensors.h"
-#include "models/llama/llama.h"
 
 namespace attnmux::testing {
 
@@ -80,7 +79,7 @@ inline void make_tiny_model(const std::string& dir, const TinyModel& tiny = {}) 
   write_file_atomically(dir + "/tokenizer_config.json", R"({"eos_token": "<eos>"})");
   at::Generator generator = at::detail::createCPUGenerator(tiny.seed);
   std::vector<NamedTensor> weights;
-  for (const ParameterSpec& spec : llama_parameters(read_llama_config(dir))) {
+  for (const ParameterSpec& spec : model_parameters(read_model_config(dir))) {
     const double mean = spec.shape.size() == 1 ? 1.0 : 0.0;
     weights.push_back({spec.name, at::randn(spec.shape, generator, at::TensorOptions(at::kFloat)) * 0.1 + mean});
   }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes what the model tests compare with: Llamas run by transformers, fp32, on the CPU.
+"""Makes what the model tests compare with: models run by transformers, fp32, on the CPU.
 
-    tests/golden/make_model_goldens.py small                          # models/*/  random weights, logits, gradients
+    tests/golden/make_model_goldens.py small [NAME...]                # models/*/  random weights, logits, gradients
     tests/golden/make_model_goldens.py train                          # models/gqa2_untied/train.safetensors, 20 steps
     tests/golden/make_model_goldens.py smollm2-score build/data/smollm2   # smollm2_score.safetensors, 8192 tokens
     tests/golden/make_model_goldens.py smollm2-train build/data/smollm2 build/data/jargon/train.jsonl
@@ -9,7 +9,7 @@
                                       # a file of `attnmux score --tokens smollm2_score.safetensors --logits`, in full
 
 Packed documents reach transformers as a 4-D additive mask and restarting position_ids with eager attention: the plain
-definition, none of the fast paths. Each file's metadata records the versions that made it.
+definition, none of the fast paths; layers with a sliding window get a mask of their own. Each file's metadata records the versions that made it.
 """
 
 import argparse
@@ -41,6 +41,21 @@ CASES = {
                              attention_bias=True, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0,
                                                                    "factor": 2.0}),
 }
+WINDOWED = dict(num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True)
+GEMMA3_ROPE = {"full_attention": {"rope_type": "linear", "rope_theta": 50000.0, "factor": 4.0},
+               "sliding_attention": {"rope_type": "default", "rope_theta": 1000.0}}
+FAMILY_CASES = {  # windows are shorter than most documents
+    "qwen2_tied": ("Qwen2", dict(num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)),
+    "qwen2_windows": ("Qwen2", dict(**WINDOWED, sliding_window=6, max_window_layers=1)),
+    "qwen3_tied": ("Qwen3", dict(num_attention_heads=4, num_key_value_heads=2, head_dim=12, tie_word_embeddings=True)),
+    "qwen3_windows": ("Qwen3", dict(**WINDOWED, head_dim=8, sliding_window=9, attention_bias=True,
+                                    layer_types=["sliding_attention", "full_attention"])),
+    "mistral": ("Mistral", dict(num_attention_heads=4, num_key_value_heads=2, sliding_window=None)),
+    "mistral_window": ("Mistral", dict(num_attention_heads=4, num_key_value_heads=1, head_dim=12, sliding_window=7)),
+    "gemma3": ("Gemma3", dict(num_attention_heads=4, num_key_value_heads=1, head_dim=12, query_pre_attn_scalar=20,
+                              num_hidden_layers=3, sliding_window=8, rope_parameters=GEMMA3_ROPE, pad_token_id=None,
+                              layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+}
 DOCUMENTS = [11, 1, 23, 7, 40]
 
 
@@ -50,18 +65,29 @@ def save(path, tensors, **metadata):
     print(f"{path.relative_to(HERE)}: {path.stat().st_size} bytes")
 
 
-def packed_mask(seqlens):
+def packed_mask(seqlens, window=None):
     """[1, 1, tokens, tokens]: 0 where attended, the lowest float elsewhere."""
     document = torch.repeat_interleave(torch.arange(len(seqlens)), torch.tensor(seqlens))
-    allowed = (document[:, None] == document[None, :]) & torch.ones(len(document), len(document)).tril().bool()
+    token = torch.arange(len(document))
+    allowed = (document[:, None] == document[None, :]) & (token[None, :] <= token[:, None])
+    if window is not None:
+        allowed &= token[None, :] > token[:, None] - window
     return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[None, None]
+
+
+def packed_masks(config, seqlens):
+    """What the family's model takes as attention_mask: one for each kind of layer, or one for all."""
+    window = getattr(config, "sliding_window", None)
+    if not hasattr(config, "layer_types"):
+        return packed_mask(seqlens, window)
+    return {"full_attention": packed_mask(seqlens), "sliding_attention": packed_mask(seqlens, window)}
 
 
 def packed_loss(model, input_ids, labels, seqlens):
     """Mean over valid labels, which are shifted already. Also the logits [tokens, vocab]."""
     position_ids = torch.cat([torch.arange(n) for n in seqlens])
-    logits = model(input_ids=input_ids[None], position_ids=position_ids[None], attention_mask=packed_mask(seqlens),
-                   use_cache=False).logits[0]
+    logits = model(input_ids=input_ids[None], position_ids=position_ids[None],
+                   attention_mask=packed_masks(model.config, seqlens), use_cache=False).logits[0]
     loss = torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
     return loss / (labels != IGNORED).sum(), logits
 
@@ -70,14 +96,27 @@ def load(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
-def make_small():
-    for index, (name, case) in enumerate(CASES.items()):
+def build(family, case):
+    """A model of random weights, large enough for attention and gates to matter; norms around their neutral value."""
+    config_class = getattr(transformers, family + ("TextConfig" if family == "Gemma3" else "Config"))
+    config = config_class(**{**BASE, **case})
+    model = getattr(transformers, family + "ForCausalLM")._from_config(config, dtype=torch.float32,
+                                                                       attn_implementation="eager")
+    neutral = 0.0 if family == "Gemma3" else 1.0
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.25).add_(neutral if "norm" in key else 0.0)
+    return model
+
+
+def make_small(names):
+    cases = {**{name: ("Llama", case) for name, case in CASES.items()}, **FAMILY_CASES}
+    for index, (name, (family, case)) in enumerate(cases.items()):
+        if names and name not in names:
+            continue
         torch.manual_seed(100 + index)
-        config = transformers.LlamaConfig(**BASE, **case)
-        model = transformers.LlamaForCausalLM._from_config(config, dtype=torch.float32, attn_implementation="eager")
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():  # large enough for attention and gates to matter
-                parameter.normal_(0.0, 0.25).add_(1.0 if "norm" in key else 0.0)
+        model = build(family, case)
+        config = model.config
         folder = HERE / "models" / name
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
@@ -202,7 +241,7 @@ def compare(model_folder, logits_file):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("small")
+    commands.add_parser("small").add_argument("names", nargs="*")
     commands.add_parser("train")
     commands.add_parser("smollm2-score").add_argument("model", type=pathlib.Path)
     smollm2_train = commands.add_parser("smollm2-train")
@@ -214,7 +253,7 @@ def main():
     arguments = parser.parse_args()
     torch.use_deterministic_algorithms(True)
     if arguments.command == "small":
-        make_small()
+        make_small(arguments.names)
     elif arguments.command == "train":
         make_train()
     elif arguments.command == "smollm2-score":

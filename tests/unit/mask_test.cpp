@@ -7,6 +7,7 @@
 
 #include "attnmux/mask_builders.h"
 #include "attnmux/mask_family.h"
+#include "attnmux/mask_window.h"
 #include "expect_error.h"
 #include "published_masks.h"
 
@@ -317,6 +318,41 @@ TEST(MaskFamily, SetsCoverWhatTheirMembersContain) {
   EXPECT_TRUE(MaskFamilySet{MaskFamily::kArbitrary}.covers(MaskFamily::kSlidingWindow));
   EXPECT_FALSE(MaskFamilySet().covers(MaskFamily::kFull));
   EXPECT_EQ((MaskFamilySet{MaskFamily::kCausal, MaskFamily::kFull}).to_string(), "full, causal");
+}
+
+TEST(MaskWindow, LeavesTheKeysThatTheDefinitionSays) {
+  std::mt19937 random(7);
+  const auto draw = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  for (int round = 0; round < 200; ++round) {
+    const int64_t total = draw(1, 24);
+    std::vector<AttnSlice> slices;
+    for (int64_t i = draw(1, 4); i > 0; --i) {
+      const int64_t q = draw(0, total), k = draw(0, total);
+      slices.push_back({{q, draw(q, total)}, {k, draw(k, total)}, static_cast<MaskType>(draw(0, 3))});
+    }
+    const AttnMaskSpec whole(slices, total, total);
+    const int64_t window = draw(1, total + 1);
+    const AttnMaskSpec left = within_window(whole, window);
+    for (int64_t q = 0; q < total; ++q) {
+      for (int64_t k = 0; k < total; ++k) {
+        ASSERT_EQ(left.allowed(q, k), whole.allowed(q, k) && k > q - window) << picture(whole) << "window " << window;
+      }
+    }
+    EXPECT_TRUE(within_window(MaskFamilySet{classify(whole)}).covers(classify(left))) << picture(left);
+  }
+}
+
+TEST(MaskWindow, OfDocumentsIsTheBuildersWindow) {
+  EXPECT_EQ(within_window(varlen_mask({11, 1, 23, 7}, kCausal), 6),
+            sliding_window_mask({11, 1, 23, 7}, {.left = 5, .right = 0}));
+  EXPECT_EQ(within_window(varlen_mask({11, 4}, kCausal), 11), varlen_mask({11, 4}, kCausal));
+}
+
+TEST(MaskWindow, BadInputIsRefused) {
+  expect_error(ErrorCode::kInvalidArgument, {"window of 0"}, [] { within_window(causal_mask(3, 3), 0); });
+  expect_error(ErrorCode::kInvalidArgument, {"2 x 3"}, [] { within_window(causal_mask(2, 3), 2); });
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "models/llama/llama.h"
+#include "models/families/families.h"
 #include "models/train/train_step.h"
 #include "tests/common/cpu_backends.h"
 
@@ -35,8 +35,8 @@ inline void expect_steps_equal_torch(const std::string& model_dir, const std::st
   const auto seq_len = static_cast<int64_t>(number("seq_len"));
   const AttentionUse use{.masks = {MaskFamily::kVarlenCausal}, .max_tokens = seq_len, .training = true};
   const auto table = std::make_shared<const SelectionTable>(
-      select(all_on(backend), llama_attention_modules(read_llama_config(model_dir), use), cpu_backends()));
-  const std::unique_ptr<CausalLm> model = load_llama(model_dir, {.training = true});
+      select(all_on(backend), attention_modules(read_model_config(model_dir), use), cpu_backends()));
+  const std::unique_ptr<CausalLm> model = load_causal_lm(model_dir, {.training = true});
   AdamW optimizer(model->parameters(), {.weight_decay = number("weight_decay")});
   DocumentPacker packer(golden_documents(golden), {.seq_len = seq_len, .shuffle = false});
   TrainState state{*model,

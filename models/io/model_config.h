@@ -1,9 +1,10 @@
 // config.json of a Hugging Face folder, as the typed value that a model is built from.
 //
-//   LlamaConfig config = read_llama_config("models/smollm2");       // reads models/smollm2/config.json
+//   ModelConfig config = read_model_config("models/smollm2");       // models/families/families.h
+//   config.num_hidden_layers;
 //
-// Field names and defaults follow transformers' LlamaConfig; keys that ask for something that is not built (sliding
-// window, unknown rope type, quantization, ...) are errors, never ignored. Plain values, any thread.
+// Fields are named as in config.json. One struct serves every family: what a family does not have stays at the value
+// that changes nothing. Plain values, any thread.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,11 @@ struct RopeConfig {
   int64_t original_max_position_embeddings = 0;  // kLlama3
 };
 
-struct LlamaConfig {
+// What a layer's attention sees of its document: all of it, or the last `sliding_window` keys.
+enum class LayerType : uint8_t { kFull, kSliding };
+
+struct ModelConfig {
+  std::string architecture;  // "LlamaForCausalLM": which family builds it
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -33,11 +38,16 @@ struct LlamaConfig {
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;  // divides num_attention_heads
   int64_t head_dim = 0;             // even; may differ from hidden_size / num_attention_heads
-  int64_t max_position_embeddings = 2048;
+  int64_t max_position_embeddings = 0;
   double rms_norm_eps = 1e-6;
-  RopeConfig rope;
+  RopeConfig rope;                        // of full layers, and of sliding ones where the family has one rope for both
+  RopeConfig sliding_rope;                // of sliding layers in Gemma 3
+  double query_pre_attn_scalar = 0;       // attention's scale is 1 / sqrt of it; head_dim but in Gemma 3
+  std::vector<LayerType> layer_types;     // of each layer
+  std::optional<int64_t> sliding_window;  // keys that a query of a sliding layer sees, itself included
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // q, k, v and o projections carry a bias, which the weights must hold
+  bool qkv_bias = false;  // q, k and v projections carry a bias, which the weights must hold
+  bool o_bias = false;    // likewise the o projection
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;  // one or several
   std::string dtype;                   // "float32", "bfloat16", ... of the saved weights; empty: not given
@@ -45,12 +55,5 @@ struct LlamaConfig {
   std::string attn_implementation;
   std::string attn_implementation_key;  // which of them, for messages: "_attn_implementation"
 };
-
-// Reads DIR/config.json. Throws Error(kBadFile) when it is missing or not JSON (with line and column), Error(kConfig)
-// naming file and key, the value, and what is allowed.
-LlamaConfig read_llama_config(const std::string& dir);
-
-// The same from text; `file_name` is for messages.
-LlamaConfig parse_llama_config(const std::string& text, const std::string& file_name);
 
 }  // namespace attnmux

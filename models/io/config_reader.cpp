@@ -1,25 +1,16 @@
-#include "models/io/hf_config.h"
+#include "models/io/config_reader.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "attnmux/error.h"
-#include "models/io/atomic_file.h"
-#include "models/io/json_node.h"
-
 namespace attnmux {
 namespace {
 
-constexpr char kArchitecture[] = "LlamaForCausalLM";
-constexpr char kModelType[] = "llama";
+constexpr int64_t kMaxLayers = 10000;
 
 int64_t positive(const JsonNode& value) {
   if (value.integer() <= 0) value.fail("a positive integer is expected");
   return value.integer();
-}
-
-int64_t positive_or(const JsonNode& object, const std::string& key, int64_t otherwise) {
-  return object.has(key) ? positive(object.at(key)) : otherwise;
 }
 
 double positive_number(const JsonNode& value) {
@@ -27,32 +18,14 @@ double positive_number(const JsonNode& value) {
   return value.number();
 }
 
-bool flag(const JsonNode& object, const std::string& key) { return object.has(key) && object.at(key).boolean(); }
-
-void check_architecture(const JsonNode& root) {
-  const std::string built = std::string("built is ") + kArchitecture + " (model_type \"" + kModelType + "\")";
-  if (!root.has("architectures") && !root.has("model_type")) root.at("architectures").fail(built);
-  if (root.has("architectures")) {
-    const std::vector<JsonNode> names = root.at("architectures").elements();
-    if (names.size() != 1) root.at("architectures").fail("one name is expected; " + built);
-    if (names[0].text() != kArchitecture) names[0].fail(built);
-  }
-  if (root.has("model_type") && root.at("model_type").text() != kModelType) root.at("model_type").fail(built);
-}
-
 // Each asks for a computation that would be left out silently.
-void check_nothing_unbuilt(const JsonNode& root) {
-  if (root.has("hidden_act") && root.at("hidden_act").text() != "silu") {
-    root.at("hidden_act").fail("built is \"silu\"");
+void check_nothing_unbuilt(const JsonNode& root, const DecoderKeys& keys) {
+  if (root.has(keys.activation_key) && root.at(keys.activation_key).text() != keys.activation) {
+    root.at(keys.activation_key).fail("built is \"" + keys.activation + "\"");
   }
-  if (root.has("sliding_window") && !(root.has("use_sliding_window") && !flag(root, "use_sliding_window"))) {
-    root.at("sliding_window")
-        .fail(
-            "sliding window attention is not built for this model, and would be ignored; "
-            "set it to null if the model does not use it");
-  }
-  for (const char* key : {"mlp_bias", "is_encoder_decoder", "add_cross_attention", "rope_interleaved"}) {
-    if (flag(root, key)) root.at(key).fail("this is not built; false is");
+  for (const char* key :
+       {"mlp_bias", "is_encoder_decoder", "add_cross_attention", "rope_interleaved", "use_bidirectional_attention"}) {
+    if (read_flag(root, key, false)) root.at(key).fail("this is not built; false is");
   }
   for (const char* key : {"quantization_config", "attn_logit_softcapping", "final_logit_softcapping"}) {
     if (root.has(key)) root.at(key).fail("this is not built; it must be null or absent");
@@ -62,11 +35,6 @@ void check_nothing_unbuilt(const JsonNode& root) {
   }
   if (root.has("attention_dropout") && root.at("attention_dropout").number() != 0) {
     root.at("attention_dropout").fail("attention dropout is not built; 0 is");
-  }
-  if (root.has("layer_types")) {
-    for (const JsonNode& type : root.at("layer_types").elements()) {
-      if (type.text() != "full_attention") type.fail("built is \"full_attention\"");
-    }
   }
 }
 
@@ -136,15 +104,15 @@ RopeConfig read_rope(const JsonNode& root) {
   return rope;
 }
 
-void read_heads(const JsonNode& root, LlamaConfig& config) {
+void read_heads(const JsonNode& root, int64_t default_head_dim, ModelConfig& config) {
   config.num_attention_heads = positive(root.at("num_attention_heads"));
-  config.num_key_value_heads = positive_or(root, "num_key_value_heads", config.num_attention_heads);
+  config.num_key_value_heads = read_positive(root, "num_key_value_heads", config.num_attention_heads);
   if (config.num_attention_heads % config.num_key_value_heads != 0) {
     root.at("num_key_value_heads")
         .fail("it must divide num_attention_heads, which is " + std::to_string(config.num_attention_heads));
   }
-  if (root.has("head_dim")) {
-    config.head_dim = positive(root.at("head_dim"));
+  if (root.has("head_dim") || default_head_dim > 0) {
+    config.head_dim = read_positive(root, "head_dim", default_head_dim);
     if (config.head_dim % 2 != 0) root.at("head_dim").fail("rotary embedding needs an even number");
     return;
   }
@@ -156,7 +124,7 @@ void read_heads(const JsonNode& root, LlamaConfig& config) {
   }
 }
 
-void read_special_ids(const JsonNode& root, LlamaConfig& config) {
+void read_special_ids(const JsonNode& root, ModelConfig& config) {
   const auto token_id = [&](const JsonNode& value) {
     if (value.integer() < 0 || value.integer() >= config.vocab_size) {
       value.fail("a token id from 0 to " + std::to_string(config.vocab_size - 1) + " is expected");
@@ -174,7 +142,7 @@ void read_special_ids(const JsonNode& root, LlamaConfig& config) {
 }
 
 // "backend": {"attn": ...} is NeMo Automodel's spelling.
-void read_attn_implementation(const JsonNode& root, LlamaConfig& config) {
+void read_attn_implementation(const JsonNode& root, ModelConfig& config) {
   const auto take = [&](const JsonNode& value) {
     if (!config.attn_implementation_key.empty() && config.attn_implementation != value.text()) {
       value.fail(config.attn_implementation_key + " says \"" + config.attn_implementation + "\"; remove one of them");
@@ -188,24 +156,57 @@ void read_attn_implementation(const JsonNode& root, LlamaConfig& config) {
   if (root.has("backend") && root.at("backend").has("attn")) take(root.at("backend").at("attn"));
 }
 
+LayerType layer_type(const JsonNode& name) {
+  if (name.text() == "full_attention") return LayerType::kFull;
+  if (name.text() == "sliding_attention") return LayerType::kSliding;
+  name.fail("built are \"full_attention\" and \"sliding_attention\"");
+}
+
+bool is_present(const JsonNode& object, const std::string& key) {
+  for (const auto& [name, value] : object.members()) {
+    if (name == key) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
-LlamaConfig parse_llama_config(const std::string& text, const std::string& file_name) {
-  const JsonNode root = JsonNode::parse(text, file_name, ErrorCode::kConfig);
-  if (!root.is_object()) root.fail("an object is expected");
-  check_architecture(root);
-  check_nothing_unbuilt(root);
-  LlamaConfig config;
+int64_t read_positive(const JsonNode& root, const std::string& key, int64_t otherwise) {
+  return root.has(key) ? positive(root.at(key)) : otherwise;
+}
+
+double read_positive_number(const JsonNode& root, const std::string& key, double otherwise) {
+  return root.has(key) ? positive_number(root.at(key)) : otherwise;
+}
+
+bool read_flag(const JsonNode& root, const std::string& key, bool otherwise) {
+  return root.has(key) ? root.at(key).boolean() : otherwise;
+}
+
+RopeConfig read_rope_parameters(const JsonNode& table, RopeConfig defaults) {
+  read_rope_scaling(table, defaults);
+  defaults.theta = read_positive_number(table, "rope_theta", defaults.theta);
+  return defaults;
+}
+
+ModelConfig read_decoder(const JsonNode& root, const DecoderKeys& keys) {
+  check_nothing_unbuilt(root, keys);
+  ModelConfig config;
   config.vocab_size = positive(root.at("vocab_size"));
   config.hidden_size = positive(root.at("hidden_size"));
   config.intermediate_size = positive(root.at("intermediate_size"));
   config.num_hidden_layers = positive(root.at("num_hidden_layers"));
-  read_heads(root, config);
-  config.max_position_embeddings = positive_or(root, "max_position_embeddings", config.max_position_embeddings);
-  if (root.has("rms_norm_eps")) config.rms_norm_eps = positive_number(root.at("rms_norm_eps"));
-  config.rope = read_rope(root);
-  config.tie_word_embeddings = flag(root, "tie_word_embeddings");
-  config.attention_bias = flag(root, "attention_bias");
+  if (config.num_hidden_layers > kMaxLayers) {
+    root.at("num_hidden_layers").fail("at most " + std::to_string(kMaxLayers) + " layers are expected");
+  }
+  read_heads(root, keys.head_dim, config);
+  config.query_pre_attn_scalar = static_cast<double>(config.head_dim);
+  config.max_position_embeddings = read_positive(root, "max_position_embeddings", keys.max_position_embeddings);
+  config.rms_norm_eps = read_positive_number(root, "rms_norm_eps", config.rms_norm_eps);
+  check_partial_rotary(root);
+  if (!keys.own_rope) config.rope = read_rope(root);
+  config.layer_types.assign(config.num_hidden_layers, LayerType::kFull);
+  config.tie_word_embeddings = read_flag(root, "tie_word_embeddings", keys.tie_word_embeddings);
   read_special_ids(root, config);
   if (root.has("torch_dtype")) config.dtype = root.at("torch_dtype").text();
   if (root.has("dtype")) config.dtype = root.at("dtype").text();
@@ -213,9 +214,47 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& file_
   return config;
 }
 
-LlamaConfig read_llama_config(const std::string& dir) {
-  const std::string path = dir + "/config.json";
-  return parse_llama_config(read_whole_file(path), path);
+void refuse_sliding_layers(const JsonNode& root) {
+  if (root.has("sliding_window") && read_flag(root, "use_sliding_window", true)) {
+    root.at("sliding_window")
+        .fail(
+            "sliding window attention is not built for this model, and would be ignored; "
+            "set it to null if the model does not use it");
+  }
+  if (!root.has("layer_types")) return;
+  for (const JsonNode& type : root.at("layer_types").elements()) {
+    if (type.text() != "full_attention") type.fail("built is \"full_attention\"");
+  }
+}
+
+void read_layer_types(const JsonNode& root, ModelConfig& config) {
+  if (!root.has("layer_types")) return;
+  const std::vector<JsonNode> names = root.at("layer_types").elements();
+  if (static_cast<int64_t>(names.size()) != config.num_hidden_layers) {
+    root.at("layer_types")
+        .fail("one name for each layer is expected; num_hidden_layers is " + std::to_string(config.num_hidden_layers));
+  }
+  for (size_t layer = 0; layer < names.size(); ++layer) {
+    config.layer_types[layer] = layer_type(names[layer]);
+    if (config.layer_types[layer] == LayerType::kSliding && !config.sliding_window) {
+      names[layer].fail("such a layer needs a sliding_window (and use_sliding_window, where the model has it)");
+    }
+  }
+}
+
+std::optional<int64_t> read_sliding_window(const JsonNode& root) {
+  if (is_present(root, "sliding_window") && !root.has("sliding_window")) return std::nullopt;
+  return read_positive(root, "sliding_window", 4096);
+}
+
+void read_window_of_last_layers(const JsonNode& root, ModelConfig& config) {
+  if (read_flag(root, "use_sliding_window", false)) config.sliding_window = read_sliding_window(root);
+  const int64_t first = root.has("max_window_layers") ? root.at("max_window_layers").integer() : 28;
+  if (first < 0) root.at("max_window_layers").fail("a number of layers is expected");
+  for (int64_t layer = first; config.sliding_window && layer < config.num_hidden_layers; ++layer) {
+    config.layer_types[layer] = LayerType::kSliding;
+  }
+  read_layer_types(root, config);
 }
 
 }  // namespace attnmux

@@ -1,9 +1,9 @@
-#include "models/io/hf_config.h"
-
+// What config.json may say: every key that is read, every one that is refused.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
+#include "models/families/families.h"
 #include "tests/unit/expect_error.h"
 #include "tests/unit/temp_dir.h"
 
@@ -23,9 +23,9 @@ json smollm2() {
     "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 49152})");
 }
 
-LlamaConfig parse(const json& value) { return parse_llama_config(value.dump(), "config.json"); }
+ModelConfig parse(const json& value) { return parse_model_config(value.dump(), "config.json"); }
 
-LlamaConfig parse_with(const std::string& patch) {
+ModelConfig parse_with(const std::string& patch) {
   json value = smollm2();
   value.merge_patch(json::parse(patch));
   return parse(value);
@@ -34,7 +34,7 @@ LlamaConfig parse_with(const std::string& patch) {
 TEST(HfConfig, ReadsSmolLM2) {
   const TempDir dir;
   dir.write("config.json", smollm2().dump());
-  const LlamaConfig config = read_llama_config(dir.path());
+  const ModelConfig config = read_model_config(dir.path());
   EXPECT_EQ(config.vocab_size, 49152);
   EXPECT_EQ(config.hidden_size, 576);
   EXPECT_EQ(config.intermediate_size, 1536);
@@ -47,7 +47,7 @@ TEST(HfConfig, ReadsSmolLM2) {
   EXPECT_EQ(config.rope.type, RopeType::kDefault);
   EXPECT_EQ(config.rope.theta, 100000);
   EXPECT_TRUE(config.tie_word_embeddings);
-  EXPECT_FALSE(config.attention_bias);
+  EXPECT_FALSE(config.qkv_bias);
   EXPECT_EQ(config.bos_token_id, 1);
   EXPECT_EQ(config.eos_token_ids, std::vector<int64_t>{2});
   EXPECT_EQ(config.dtype, "bfloat16");
@@ -55,7 +55,7 @@ TEST(HfConfig, ReadsSmolLM2) {
 }
 
 TEST(HfConfig, DefaultsAreThoseOfTransformers) {
-  const LlamaConfig config = parse(json::parse(R"({"architectures": ["LlamaForCausalLM"], "vocab_size": 10,
+  const ModelConfig config = parse(json::parse(R"({"architectures": ["LlamaForCausalLM"], "vocab_size": 10,
       "hidden_size": 24, "intermediate_size": 7, "num_hidden_layers": 1, "num_attention_heads": 3})"));
   EXPECT_EQ(config.num_key_value_heads, 3);
   EXPECT_EQ(config.head_dim, 8);
@@ -68,7 +68,7 @@ TEST(HfConfig, DefaultsAreThoseOfTransformers) {
 }
 
 TEST(HfConfig, HeadDimMayBeGivenApart) {
-  const LlamaConfig config = parse_with(R"({"head_dim": 128, "num_attention_heads": 7, "num_key_value_heads": 7})");
+  const ModelConfig config = parse_with(R"({"head_dim": 128, "num_attention_heads": 7, "num_key_value_heads": 7})");
   EXPECT_EQ(config.head_dim, 128);
 }
 
@@ -168,9 +168,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"NoHeads", R"({"num_attention_heads": null})", {"num_attention_heads is missing"}},
         BadConfig{"NoArchitecture", R"({"architectures": null, "model_type": null})", {"architectures is missing"}},
         BadConfig{"OtherArchitecture",
-                  R"({"architectures": ["MistralForCausalLM"]})",
-                  {"architectures[0] is \"MistralForCausalLM\"", "LlamaForCausalLM"}},
-        BadConfig{"OtherModelType", R"({"model_type": "mistral"})", {"model_type is \"mistral\"", "llama"}},
+                  R"({"architectures": ["PhiForCausalLM"]})",
+                  {"architectures[0] is \"PhiForCausalLM\"", "LlamaForCausalLM"}},
+        BadConfig{"OtherModelType",
+                  R"({"model_type": "mistral"})",
+                  {"model_type is \"mistral\"", "LlamaForCausalLM", "\"llama\""}},
         BadConfig{"TextForNumber", R"({"hidden_size": "576"})", {"hidden_size is \"576\"", "integer"}},
         BadConfig{"FractionForInteger", R"({"num_hidden_layers": 1.5})", {"num_hidden_layers is 1.5", "integer"}},
         BadConfig{"NegativeSize", R"({"vocab_size": -3})", {"vocab_size is -3", "positive"}},
@@ -218,6 +220,135 @@ INSTANTIATE_TEST_SUITE_P(
                   {"_attn_implementation is an object", "text"}}),
     [](const auto& info) { return info.param.name; });
 
+// A config.json of each family with nothing but what it must hold.
+json minimal(const std::string& architecture, const std::string& patch) {
+  json value = json::parse(R"({"vocab_size": 10, "hidden_size": 24, "intermediate_size": 7, "num_hidden_layers": 8,
+                              "num_attention_heads": 3})");
+  value["architectures"] = {architecture};
+  value.merge_patch(json::parse(patch));
+  return value;
+}
+
+std::string layers(const ModelConfig& config) {
+  std::string text;
+  for (const LayerType type : config.layer_types) text += type == LayerType::kFull ? 'f' : 's';
+  return text;
+}
+
+TEST(FamilyConfig, Qwen2) {
+  const ModelConfig config = parse(minimal("Qwen2ForCausalLM", R"({"sliding_window": 5})"));
+  EXPECT_EQ(config.architecture, "Qwen2ForCausalLM");
+  EXPECT_TRUE(config.qkv_bias);
+  EXPECT_FALSE(config.o_bias);
+  EXPECT_EQ(config.head_dim, 8);
+  EXPECT_EQ(layers(config), "ffffffff");
+}
+
+TEST(FamilyConfig, QwenWindowsBeginBehindMaxWindowLayers) {
+  const char* const use = R"({"use_sliding_window": true, "sliding_window": 5, "max_window_layers": 6})";
+  const ModelConfig config = parse(minimal("Qwen2ForCausalLM", use));
+  EXPECT_EQ(layers(config), "ffffffss");
+  EXPECT_EQ(config.sliding_window, 5);
+  EXPECT_EQ(
+      parse(minimal("Qwen3ForCausalLM", R"({"use_sliding_window": true, "max_window_layers": 7})")).sliding_window,
+      4096);
+}
+
+TEST(FamilyConfig, LayerTypesSayItLayerByLayer) {
+  const char* const patch = R"({"use_sliding_window": true, "sliding_window": 5, "num_hidden_layers": 2,
+                               "layer_types": ["sliding_attention", "full_attention"]})";
+  EXPECT_EQ(layers(parse(minimal("Qwen3ForCausalLM", patch))), "sf");
+}
+
+TEST(FamilyConfig, Qwen3HasHeadsOf128UnlessTold) {
+  EXPECT_EQ(parse(minimal("Qwen3ForCausalLM", "{}")).head_dim, 128);
+  EXPECT_FALSE(parse(minimal("Qwen3ForCausalLM", "{}")).qkv_bias);
+  EXPECT_TRUE(parse(minimal("Qwen3ForCausalLM", R"({"attention_bias": true})")).o_bias);
+}
+
+TEST(FamilyConfig, MistralSlidesInEveryLayerUnlessToldNot) {
+  EXPECT_EQ(layers(parse(minimal("MistralForCausalLM", "{}"))), "ssssssss");
+  EXPECT_EQ(parse(minimal("MistralForCausalLM", "{}")).sliding_window, 4096);
+  json off = minimal("MistralForCausalLM", "{}");
+  off["sliding_window"] = nullptr;
+  EXPECT_EQ(layers(parse(off)), "ffffffff");
+}
+
+TEST(FamilyConfig, Gemma3HasAFullLayerInSixAndTwoRopes) {
+  const ModelConfig config =
+      parse(minimal("Gemma3ForCausalLM", R"({"rope_scaling": {"rope_type": "linear", "factor": 8}})"));
+  EXPECT_EQ(layers(config), "sssssfss");
+  EXPECT_EQ(config.head_dim, 256);
+  EXPECT_EQ(config.query_pre_attn_scalar, 256);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  EXPECT_EQ(config.rope.theta, 1e6);
+  EXPECT_EQ(config.rope.factor, 8);
+  EXPECT_EQ(config.sliding_rope.theta, 1e4);
+  EXPECT_EQ(config.sliding_rope.type, RopeType::kDefault);
+}
+
+struct BadFamilyConfig {
+  std::string name;
+  std::string architecture;
+  std::string patch;
+  std::vector<std::string> message;
+};
+void PrintTo(const BadFamilyConfig& bad, std::ostream* stream) { *stream << bad.name; }
+
+class FamilyConfigBad : public ::testing::TestWithParam<BadFamilyConfig> {};
+
+TEST_P(FamilyConfigBad, IsRefusedNamingKeyAndValue) {
+  const BadFamilyConfig& bad = GetParam();
+  expect_error(ErrorCode::kConfig, bad.message, [&] { parse(minimal(bad.architecture, bad.patch)); });
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Keys, FamilyConfigBad,
+    ::testing::Values(
+        BadFamilyConfig{"Unknown",
+                        "PhiForCausalLM",
+                        "{}",
+                        {"PhiForCausalLM", "Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM",
+                         "Qwen2ForCausalLM", "Qwen3ForCausalLM"}},
+        BadFamilyConfig{"ModelTypeOfAnother",
+                        "Qwen2ForCausalLM",
+                        R"({"model_type": "qwen3"})",
+                        {"model_type is \"qwen3\"", "\"qwen2\""}},
+        BadFamilyConfig{"SlidingWithoutUse",
+                        "Qwen2ForCausalLM",
+                        R"({"num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
+                        {"layer_types[0] is \"sliding_attention\"", "use_sliding_window"}},
+        BadFamilyConfig{"TooFewLayerTypes",
+                        "Qwen3ForCausalLM",
+                        R"({"layer_types": ["full_attention"]})",
+                        {"layer_types is", "num_hidden_layers is 8"}},
+        BadFamilyConfig{"UnknownLayerType",
+                        "Gemma3ForCausalLM",
+                        R"({"num_hidden_layers": 1, "layer_types": ["chunked_attention"]})",
+                        {"layer_types[0] is \"chunked_attention\"", "sliding_attention"}},
+        BadFamilyConfig{"ZeroWindow", "MistralForCausalLM", R"({"sliding_window": 0})", {"sliding_window is 0"}},
+        BadFamilyConfig{"LayerTypesOfMistral",
+                        "MistralForCausalLM",
+                        R"({"layer_types": ["full_attention"]})",
+                        {"layer_types is", "alike"}},
+        BadFamilyConfig{
+            "Gelu", "Gemma3ForCausalLM", R"({"hidden_activation": "gelu"})", {"hidden_activation is \"gelu\""}},
+        BadFamilyConfig{
+            "Softcap", "Gemma3ForCausalLM", R"({"final_logit_softcapping": 30.0})", {"final_logit_softcapping is 30"}},
+        BadFamilyConfig{"Bidirectional",
+                        "Gemma3ForCausalLM",
+                        R"({"use_bidirectional_attention": true})",
+                        {"use_bidirectional_attention is true"}},
+        BadFamilyConfig{"FlatRopeParameters",
+                        "Gemma3ForCausalLM",
+                        R"({"rope_parameters": {"rope_theta": 5}})",
+                        {"rope_parameters.rope_theta is 5", "sliding_attention"}},
+        BadFamilyConfig{"TooManyLayers",
+                        "Qwen2ForCausalLM",
+                        R"({"num_hidden_layers": 1000000000})",
+                        {"num_hidden_layers is 1000000000"}}),
+    [](const auto& info) { return info.param.name; });
+
 TEST(HfConfig, AnUnusedSlidingWindowIsNoError) {
   EXPECT_EQ(parse_with(R"({"sliding_window": 4096, "use_sliding_window": false})").hidden_size, 576);
 }
@@ -225,12 +356,12 @@ TEST(HfConfig, AnUnusedSlidingWindowIsNoError) {
 TEST(HfConfig, BadFilesAreNamed) {
   const TempDir dir;
   expect_error(ErrorCode::kBadFile, {dir.path() + "/config.json", "No such file"},
-               [&] { read_llama_config(dir.path()); });
+               [&] { read_model_config(dir.path()); });
   expect_error(ErrorCode::kBadFile, {"c.json", "not JSON", "line 2, column 2"},
-               [] { parse_llama_config("{\"a\": 1,\n }", "c.json"); });
+               [] { parse_model_config("{\"a\": 1,\n }", "c.json"); });
   expect_error(ErrorCode::kBadFile, {"c.json", "\"a\" twice"},
-               [] { parse_llama_config(R"({"a": 1, "a": 2})", "c.json"); });
-  expect_error(ErrorCode::kConfig, {"c.json", "object"}, [] { parse_llama_config("[]", "c.json"); });
+               [] { parse_model_config(R"({"a": 1, "a": 2})", "c.json"); });
+  expect_error(ErrorCode::kConfig, {"c.json", "object"}, [] { parse_model_config("[]", "c.json"); });
 }
 
 }  // namespace
