@@ -11,21 +11,12 @@
 #include "attnmux/error.h"
 #include "call_checks.h"
 #include "memory_peak.h"
+#include "scalar_type.h"
 
 namespace attnmux {
 namespace {
 
 constexpr int64_t kSeed = 2622;  // fixed: two runs see the same numbers
-
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32: return at::kFloat;
-    case DType::kBFloat16: return at::kBFloat16;
-    case DType::kFloat16: return at::kHalf;
-    case DType::kFloat64: return at::kDouble;
-  }
-  return at::kFloat;
-}
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

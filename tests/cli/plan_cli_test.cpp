@@ -119,6 +119,23 @@ TEST(PlanGroup, CalibrationIsRead) {
   EXPECT_EQ(cost["dtype"], "fp32");
 }
 
+TEST(PlanGroup, WhatBenchCommMeasuresIsACalibration) {
+  const TemporaryFolder folder;
+  const json measured = answer({"bench", "comm", "--ranks", "3", "--mask", "causal:192", "--backend", "sdpa", "--heads",
+                                "2:1", "--head-dim", "16", "--reps", "3", "--output", folder.file("c.json"), "--json"});
+  ASSERT_EQ(measured["exchanges"].size(), 4u);
+  for (const json& exchange : measured["exchanges"]) EXPECT_GT(exchange["ms"].get<double>(), 0);
+  EXPECT_EQ(measured["exchanges"][3]["tokens"], 192);
+  EXPECT_EQ(measured["exchanges"][3]["bytes"], 192 * 2 * 16 * 4);
+  const json cost =
+      answer({"plan", "--mask", "causal:64", "--calibration", folder.file("c.json"), "--json"})["predicted"]["cost"];
+  for (const char* key : {"tflops", "link_gbps", "latency_us"}) {
+    EXPECT_GT(cost[key].get<double>(), 0);
+    EXPECT_NEAR(cost[key].get<double>() / measured[key].get<double>(), 1, 1e-9);
+  }
+  EXPECT_THAT(cost["source"].get<std::string>(), HasSubstr("3 threads"));
+}
+
 TEST(PlanSimulation, RowsCompareThreeSchemes) {
   const json plan = answer({"plan", "--mask", "varlen:5000,100,3000,92", "--simulate", "--simulate-ranks", "8,16",
                             "--link-gbps", "400", "--tflops", "500", "--json"});

@@ -58,13 +58,10 @@ int run_bench(const Arguments& arguments) {
     const Arguments rest(arguments.begin() + 1, arguments.end());
     if (arguments.front() == "plan") return run_bench_plan(rest);
     if (arguments.front() == "train") return run_bench_train(rest);
-    if (arguments.front() == "comm") {
-      throw Error(ErrorCode::kUsage,
-                  "attnmux bench comm: this version runs on one rank, so that there is no communication to measure");
-    }
+    if (arguments.front() == "comm") return run_bench_comm(rest);
     if (!arguments.front().starts_with("-")) {
       throw Error(ErrorCode::kUsage,
-                  "attnmux bench: " + unknown_word("benchmark", arguments.front(), {"plan", "train"}) +
+                  "attnmux bench: " + unknown_word("benchmark", arguments.front(), {"comm", "plan", "train"}) +
                       "; without a name it measures attention. See `attnmux bench --help`");
     }
   }
@@ -73,13 +70,14 @@ int run_bench(const Arguments& arguments) {
   bool backward = false, json = false;
   Flags flags(
       {.name = "bench",
-       .usage = "[plan | train] --mask M[;M...] --backends A[,B...] [flags]",
+       .usage = "[comm | plan | train] --mask M[;M...] --backends A[,B...] [flags]",
        .about =
            "Measures attention of several backends on random normal tensors, in one process and in turns. Per mask,\n"
            "backend and pass: median and least time, TFLOP/s (4 x attended pairs x heads x head_dim, 2.5 times that\n"
            "backward), the speed against the first backend named (above 1: faster than it; the median over rounds),\n"
            "and the peak of memory that one call takes beyond its inputs. A backend that declines prints its reasons.\n"
-           "`attnmux bench plan` measures tile plans, `attnmux bench train` training steps.",
+           "`attnmux bench plan` measures planning, `attnmux bench train` training steps, `attnmux bench comm` "
+           "exchanges.",
        .examples = {
            "attnmux bench --mask \"causal:4096;window:4096,left=511,right=0\" --backends magi,flash --heads 9:3 "
            "--head-dim 64 --dtype fp32 --backward",

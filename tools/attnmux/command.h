@@ -16,6 +16,7 @@ using Arguments = std::vector<std::string>;
 int run_plan(const Arguments& arguments);
 int run_attend(const Arguments& arguments);
 int run_bench(const Arguments& arguments);
+int run_bench_comm(const Arguments& arguments);   // `bench comm`
 int run_bench_plan(const Arguments& arguments);   // `bench plan`
 int run_bench_train(const Arguments& arguments);  // `bench train`
 int run_plugins(const Arguments& arguments);
