@@ -275,6 +275,8 @@ TEST(Plugins, JsonListsFoldersFilesAndBackends) {
   }
   EXPECT_TRUE(found);
   EXPECT_THAT(document["backends"].get<std::vector<std::string>>(), Contains("reference"));
+  EXPECT_TRUE(document["cp_groups"].is_array());
+  for (const json& file : document["files"]) EXPECT_TRUE(file["cp_groups"].is_array()) << file;
 }
 
 TEST(Plugins, ANamedFileThatIsNoPluginIsStatusFour) {

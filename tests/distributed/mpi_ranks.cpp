@@ -79,15 +79,25 @@ void run_chain(CpGroup& group) {
   trade_with(group, 1 - group.rank())->wait();
 }
 
-// A tensor that needs several messages.
+// A tensor that needs several messages, each mebibyte with a value of its own.
 void run_big(CpGroup& group, int64_t mebibytes) {
-  const int32_t other = 1 - group.rank();
-  const int64_t elements = (mebibytes << 20) / 8 + 1;
+  const int64_t bytes = (mebibytes << 20) + 1;
   std::vector<at::Tensor> send(2), receive(2);
-  send[other] = message(group.rank(), other, elements, at::kLong);
-  receive[other] = at::zeros({elements}, at::kLong);
+  at::Tensor big = at::zeros({bytes}, at::kByte);
+  const auto each_mebibyte = [&](const auto& function) {
+    for (int64_t at = 0; at < bytes; at += 1 << 20) function(big.slice(0, at, at + (1 << 20)), (at >> 20) % 251 + 1);
+  };
+  if (group.rank() == 0) {
+    each_mebibyte([](at::Tensor part, int64_t value) { part.fill_(value); });
+    send[1] = big;
+  } else {
+    receive[0] = big;
+  }
   group.exchange(send, receive)->wait();
-  require_same(receive[other], message(other, group.rank(), elements, at::kLong), "big");
+  if (group.rank() == 0) return require(group.elements_sent() == bytes, "elements that were really sent");
+  each_mebibyte([](const at::Tensor& part, int64_t value) {
+    require((part == value).all().item<bool>(), "the mebibyte of value " + std::to_string(value));
+  });
 }
 
 void run_overlap(CpGroup& group, const std::atomic<int>& calls_done) {

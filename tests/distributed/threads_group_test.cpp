@@ -362,6 +362,40 @@ TEST(ThreadsGroup, WorksAndGroupsMayOutliveTheirRun) {
   }
 }
 
+// Rank 2 gives up while the others' bytes are on their way; they reuse their buffers as soon as wait() is over. What
+// would be wrong here is for ThreadSanitizer to see.
+TEST(ThreadsGroup, NobodyTouchesABufferOnceItsCallHasFailed) {
+  for (int round = 0; round < 20; ++round) {
+    EXPECT_THROW(run_threads_group(3, {},
+                                   [&](CpGroup& group) {
+                                     if (group.rank() == 2) {
+                                       std::this_thread::sleep_for(std::chrono::microseconds(100 * round));
+                                       return group.abort("enough");
+                                     }
+                                     std::vector<at::Tensor> send(3), receive(3);
+                                     send[1 - group.rank()] = at::zeros({1 << 20});
+                                     receive[1 - group.rank()] = at::zeros({1 << 20});
+                                     const auto reuse = [&] {
+                                       for (const auto& tensors : {send, receive}) {
+                                         const at::Tensor& buffer = tensors[1 - group.rank()];
+                                         std::memset(buffer.mutable_data_ptr(), 1, buffer.nbytes());
+                                       }
+                                     };
+                                     while (true) {
+                                       const std::unique_ptr<Work> work = group.exchange(send, receive);
+                                       try {
+                                         work->wait();
+                                       } catch (const Error&) {
+                                         reuse();
+                                         throw;
+                                       }
+                                       reuse();
+                                     }
+                                   }),
+                 Error);
+  }
+}
+
 // A failure in an exchange that nobody waited for is not lost.
 TEST(ThreadsGroup, AnUnwaitedFailureIsThrownAtTheEnd) {
   expect_error(ErrorCode::kCommError, {"rank 1 of 2 returned before its first call", "exchange (call 1)"}, [] {
