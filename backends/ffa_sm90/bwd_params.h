@@ -54,9 +54,10 @@ struct BwdParams {
   CUtensorMap dk_map, dv_map;   // box {64, 1, 64}
   const KTileRecord* records;   // [num_k_tiles], the most expensive first; ascending where turns are taken
   const int2* entries;
-  const char* masks;            // [distinct partial steps, backward_rows * 16 bytes]
-  int32_t* turns;               // [heads_q, steps], 0 at launch: k tiles whose dq is in; null: summed in any order
-  const int32_t* writer_begin;  // of writer_rank, where turns are taken
+  const char* masks;  // [distinct partial steps, backward_rows * 16 bytes]
+  // Where dq is summed in a fixed order, blocks take turns:
+  int32_t* turns;               // [heads_q, steps], 0 at launch: k tiles whose dq is in
+  const int32_t* writer_begin;  // of writer_rank
   const WriterRun* writers;
   int32_t* counter;       // 0 at launch
   const float* lse_log2;  // [heads_q, padded_q]: lse * log2(e), 0 for rows without keys

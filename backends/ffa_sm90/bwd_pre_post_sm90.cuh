@@ -112,7 +112,8 @@ __global__ void __launch_bounds__(256) ffa_scarce_row_kernel(const ScarceRowPara
     total += p;
     sum = fmaf(p, dp, sum);
   }
-  if (part == 0 && index < params.num_rows && total > 1.0f - 1e-4f) params.dout_out[place] = -sum;
+  // The quotient is free of what lse was rounded by.
+  if (part == 0 && index < params.num_rows && total > 1.0f - 1e-4f) params.dout_out[place] = -sum / total;
 }
 
 struct DqParams {

@@ -50,7 +50,7 @@ int32_t section_heads(const BackwardCall& call) {
 template <class T, int kHeadDim>
 void launch(const BackwardCall& call, const BwdParams& params, const Workspace& workspace, cudaStream_t stream) {
   constexpr uint32_t kShared = BwdLayout<kHeadDim>::kAllocated;
-  const auto kernel = ffa_bwd_kernel<T, kHeadDim>;
+  const auto kernel = call.deterministic ? ffa_bwd_kernel<T, kHeadDim, true> : ffa_bwd_kernel<T, kHeadDim, false>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
         "raising the backward kernel's shared memory");
 
@@ -136,7 +136,7 @@ void backward(const BackwardCall& call, cudaStream_t stream) {
       .records = call.deterministic ? call.plan.ordered_records : call.plan.records,
       .entries = call.deterministic ? call.plan.ordered_entries : call.plan.entries,
       .masks = static_cast<const char*>(call.plan.masks),
-      .turns = call.deterministic ? workspace.turns : nullptr,
+      .turns = workspace.turns,
       .writer_begin = call.plan.writer_begin,
       .writers = call.plan.writers,
       .counter = workspace.counter,

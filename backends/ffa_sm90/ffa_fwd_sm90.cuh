@@ -1,24 +1,45 @@
 // Forward attention over a tile plan, sm_90a.
 //
-// Tiles: 128 queries x 128 keys. 384 threads: warpgroup 0 is the producer (one warp works), warpgroups 1 and 2 own 64
-// query rows each. Persistent blocks take items (q tile, query head), the most expensive first.
+// Tiles: 128 keys x 128 queries (head_dim 128) or 192 (64), in strips of 64 queries. Warpgroup 0 is the producer (one
+// warp works), each other one owns a strip: 384 threads or 512. Persistent blocks take items (q tile, query head), the
+// most expensive first.
 //
-// Shared memory (head_dim 128; half of it for 64), tiles of 64 columns with 128-byte swizzle:
-//   Q[2]   64 KB   the next item's Q arrives under this item's work; O is staged over its own Q on the way out
-//   K[2]   64 KB
-//   V[2]   64 KB
-//   mask[2] 4 KB   bits of a partial tile in thread order, beside their K
-//   header[2]      (q tile, head, masked tiles, unmasked tiles) of the item whose Q lies in the same slot
+// Shared memory (head_dim 128 / 64), tiles of 64 columns with 128-byte swizzle:
+//   Q[2]   64 / 48 KB   the next item's Q arrives under this item's work; O is staged over its own Q on the way out
+//   K[2]   64 / 32 KB
+//   V[2]   64 / 32 KB
+//   mask[2] 4 /  6 KB   bits of a partial tile in thread order, beside their K
+//   header[2]           (q tile, head, masked tiles, unmasked tiles) of the item whose Q lies in the same slot
 //
 // Barriers: full/empty pairs for Q, K and V slots. `full` counts the producer's one arrival and the bytes; K and V
 // `empty` count one arrival a consumer warp, Q `empty` one a consumer warpgroup, after its O has left.
-// Named barriers: kTurn + {0, 1} let the two warpgroups issue their products in turn, so that one exponentiates while
-// the other multiplies; kGather + {0, 1} gather a warpgroup before its O is stored.
+// Named barriers: kTurn + g let the warpgroups issue their products in turn, so that one exponentiates while another
+// multiplies; kGather + g gather a warpgroup before its O is stored.
 //
-// One step of a warpgroup: S = Q K_i^T (Q in registers) and O += P_{i-1} V_{i-1} are issued together, then softmax runs
-// on S while the second product is in flight. Scores are measured from a reference of their row that moves only when
-// one outgrows it by 2^8: the quotient O / l does not depend on it, and the usual step needs neither row maxima across
-// the quad nor a rescaled O.
+// One step of a warpgroup: S = Q K_i^T and O += P_{i-1} V_{i-1} are issued together, then softmax runs on S while the
+// second product is in flight. Scores are measured from a reference of their row that moves only when one outgrows it
+// by 2^8: the quotient O / l does not depend on it, and the usual step needs neither row maxima across the quad nor a
+// rescaled O.
+//
+// Registers, no spills: 240 for two warpgroups, which hold Q in registers, 160 for three, which read it from shared
+// memory; 24 or 32 for the producer.
+//
+// History: TFLOP/s on one H200 in one process, bf16, 32768 tokens, 16:16 heads, head_dim 128 / 64.
+//                                          full       causal     varlen     window     prefix
+//                                                                causal     1024       tree
+//   two warpgroups, Q in shared memory     622 / 437  610 / 440  523 / 329  543 / 344  594 / 431
+//   Q in registers; references that        704 / 435  675 / 449  577 / 330  602 / 346  665 / 444
+//   rarely move; items claimed late
+//   no claims where blocks are many        708 / 436  679 / 450  581 / 331  602 / 348  667 / 444
+//   one wait for all warps                 697 / 449  674 / 461  582 / 337  601 / 356  662 / 455
+//   masks behind the scale; head_dim 64:   697 / 538  681 / 536  579 / 365  602 / 362  667 / 518
+//   three warpgroups, polynomials
+//   FlashAttention-3                       660 / 565  668 / 555  519 / 368  542 / 339
+// At head_dim 64 (another run: 513, 507, 383, 371) without turns 445, 455, 355, 344; 526, 512 with one polynomial in 16
+// and no more with one in 8 or 6, less with one in 4. At head_dim 128 polynomials cost 3%.
+// Where the time goes (full mask): at head_dim 128 tensor cores are busy 89% of it, at a clock of 1.6 GHz that power
+// limits; at 64 they and the unit for exponentials 57% each, issue slots 51%: latency that a fourth warpgroup's worth
+// of independent work would hide.
 #pragma once
 
 #include "ffa_sm90/fwd_params.h"

@@ -89,9 +89,11 @@ class RandomMasks {
     return bidirectional_spans_mask(total, begin < end ? std::vector<Range>{{begin, end}} : std::vector<Range>{});
   }
 
-  // Every row one to five keys, or none.
+  // Every row one to five keys, or none; all rows the same ones, or blocks of rows each their own.
   AttnMaskSpec few_keys() {
-    const int64_t total_q = length(), total_k = length();
+    const int64_t total_q = length();
+    if (between(0, 1) == 0) return full_mask(total_q, between(1, 5));
+    const int64_t total_k = length();
     std::vector<AttnSlice> list;
     for (int64_t q = 0; q < total_q;) {
       const int64_t rows = std::min(total_q - q, between(1, 150)), keys = std::min(total_k, between(0, 5));
