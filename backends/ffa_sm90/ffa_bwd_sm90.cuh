@@ -100,6 +100,7 @@ inline constexpr uint32_t kExchange = 1;
 inline constexpr uint32_t kDqFull = 2;
 inline constexpr uint32_t kDqEmpty = 4;
 inline constexpr uint32_t kStore = 6;
+inline constexpr int kConsumerWarps = 8;
 
 }  // namespace bwd
 
@@ -490,9 +491,9 @@ __global__ void __launch_bounds__(384, 1) ffa_bwd_kernel(const __grid_constant__
 #pragma unroll
     for (int slot = 0; slot < 2; ++slot) {
       mbarrier_init(smem + L::kQFull + slot * 8, 1);
-      mbarrier_init(smem + L::kQEmpty + slot * 8, kConsumerWarps + (kOrdered ? 1 : 0));
+      mbarrier_init(smem + L::kQEmpty + slot * 8, bwd::kConsumerWarps + (kOrdered ? 1 : 0));
       mbarrier_init(smem + L::kDoFull + slot * 8, 1);
-      mbarrier_init(smem + L::kDoEmpty + slot * 8, kConsumerWarps);
+      mbarrier_init(smem + L::kDoEmpty + slot * 8, bwd::kConsumerWarps);
     }
     fence_barrier_init();
     prefetch_tensor_map(&params.q_map);

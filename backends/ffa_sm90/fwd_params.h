@@ -8,7 +8,7 @@
 
 namespace attnmux::ffa_sm90 {
 
-inline constexpr int kTile = 128;            // keys of a tile
+inline constexpr int kTile = 128;            // keys of a tile; in backward queries of one, too
 inline constexpr int kStrip = 64;            // queries of one warpgroup
 inline constexpr int kStripMaskWords = 256;  // bits of 64 queries x 128 keys
 

@@ -14,8 +14,6 @@ struct Ring {
   }
 };
 
-inline constexpr int kConsumerWarps = 8;
-
 // One arrival for the warp, after all its lanes are done.
 inline __device__ void warp_arrive(uint32_t barrier) {
   __syncwarp();
