@@ -14,6 +14,7 @@ namespace attnmux {
   FAMILY(llama)                  \
   FAMILY(mistral)                \
   FAMILY(qwen2)                  \
+  FAMILY(qwen2_5_vl)             \
   FAMILY(qwen3)
 // clang-format on
 
@@ -72,7 +73,7 @@ const Family& family_of(const ModelConfig& config) {
 std::vector<IgnoredTensor> ignored_tensors(const ModelConfig& config) {
   std::vector<IgnoredTensor> ignored = {{.suffix = ".rotary_emb.inv_freq", .same_as = ""}};
   if (config.tie_word_embeddings) {
-    ignored.push_back({.suffix = "lm_head.weight", .same_as = "model.embed_tokens.weight"});
+    ignored.push_back({.suffix = "lm_head.weight", .same_as = embedding_name(config)});
   }
   return ignored;
 }

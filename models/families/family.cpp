@@ -1,5 +1,6 @@
 #include "models/families/family.h"
 
+#include "attnmux/error.h"
 #include "models/nn/decoder.h"
 #include "models/nn/layer_masks.h"
 
@@ -22,12 +23,22 @@ AttentionRequest request_of(const ModelConfig& config, const AttentionUse& use) 
 
 }  // namespace
 
-std::vector<AttentionModule> decoder_attention_modules(const ModelConfig& config, const AttentionUse& use) {
+std::string embedding_name(const ModelConfig& config) {
+  return config.vision ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight";
+}
+
+void check_images(const ModelConfig& config, const ModelInput& input) {
+  if (config.vision || (!input.pixel_values.defined() && input.image_grids.empty())) return;
+  throw Error(ErrorCode::kInvalidArgument, "the input holds images, " + config.architecture + " reads text alone");
+}
+
+std::vector<AttentionModule> decoder_attention_modules(const ModelConfig& config, const AttentionUse& use,
+                                                       const std::string& model_path) {
   std::vector<AttentionModule> modules;
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     const LayerType type = config.layer_types[layer];
-    modules.push_back(
-        {layer_path("model", layer) + ".self_attn", "language", mask_key(type), request_of(config, use_of(type, use))});
+    modules.push_back({layer_path(model_path, layer) + ".self_attn", "language", mask_key(type),
+                       request_of(config, use_of(type, use))});
   }
   return modules;
 }

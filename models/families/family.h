@@ -27,8 +27,15 @@ struct Family {
   std::unique_ptr<CausalLm> (*build)(const ModelConfig& config, ParameterStore parameters) = nullptr;
 };
 
-// "model.layers.N.self_attn" for each layer, role "language".
-std::vector<AttentionModule> decoder_attention_modules(const ModelConfig& config, const AttentionUse& use);
+// MODEL_PATH + ".layers.N.self_attn" for each layer, role "language".
+std::vector<AttentionModule> decoder_attention_modules(const ModelConfig& config, const AttentionUse& use,
+                                                       const std::string& model_path);
+
+// The input embedding's weight: "model.embed_tokens.weight", or inside the language model of one that reads images.
+std::string embedding_name(const ModelConfig& config);
+
+// Throws Error(kInvalidArgument) for images to a model that reads none.
+void check_images(const ModelConfig& config, const ModelInput& input);
 
 // LlamaForCausalLM of transformers: the model, and the output weights, which may be the embedding itself.
 template <class Model>
@@ -45,10 +52,11 @@ class DecoderForCausalLM : public CausalLm {
   }
 
   at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const override {
+    check_images(config_, input);
     return model_.forward(input, step, options);
   }
   const at::Tensor& lm_head() const override {
-    return parameters_.at(config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    return parameters_.at(config_.tie_word_embeddings ? embedding_name(config_) : "lm_head.weight");
   }
   const ParameterStore& parameters() const override { return parameters_; }
   const ModelConfig& config() const override { return config_; }
@@ -70,7 +78,8 @@ Family decoder_family(std::string architecture, std::string model_type, ModelCon
           .model_type = std::move(model_type),
           .read_config = read_config,
           .parameters = DecoderForCausalLM<Model>::list_parameters,
-          .attention_modules = decoder_attention_modules,
+          .attention_modules = [](const ModelConfig& config,
+                                  const AttentionUse& use) { return decoder_attention_modules(config, use, "model"); },
           .build = [](const ModelConfig& config, ParameterStore parameters) -> std::unique_ptr<CausalLm> {
             return std::make_unique<DecoderForCausalLM<Model>>(config, std::move(parameters));
           }};

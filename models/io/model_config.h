@@ -29,6 +29,22 @@ struct RopeConfig {
 // What a layer's attention sees of its document: all of it, or the last `sliding_window` keys.
 enum class LayerType : uint8_t { kFull, kSliding };
 
+// A tower that turns images into tokens (Qwen2.5-VL's).
+struct VisionConfig {
+  int64_t depth = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_heads = 0;
+  int64_t out_hidden_size = 0;  // the language model's hidden_size
+  int64_t in_channels = 3;
+  int64_t patch_size = 14;
+  int64_t temporal_patch_size = 2;
+  int64_t spatial_merge_size = 2;  // patches a side that become one token
+  int64_t merged_window = 4;       // tokens a side of a window
+  std::vector<bool> full_layers;   // of each layer: attends the whole frame, not a window of it
+  double rope_theta = 10000.0;
+};
+
 struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM": which family builds it
   int64_t vocab_size = 0;
@@ -45,6 +61,10 @@ struct ModelConfig {
   double query_pre_attn_scalar = 0;       // attention's scale is 1 / sqrt of it; head_dim but in Gemma 3
   std::vector<LayerType> layer_types;     // of each layer
   std::optional<int64_t> sliding_window;  // keys that a query of a sliding layer sees, itself included
+  std::optional<VisionConfig> vision;     // a model that reads images
+  std::vector<int64_t> mrope_section;     // with it: pairs of a head that turn with time, height and width
+  int64_t image_token_id = 0;             // likewise: what stands in input_ids for each token of an image
+  int64_t video_token_id = 0;             // likewise
   bool tie_word_embeddings = false;
   bool qkv_bias = false;  // q, k and v projections carry a bias, which the weights must hold
   bool o_bias = false;    // likewise the o projection

@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "attnmux/step_context.h"
 #include "models/io/model_config.h"
@@ -18,9 +19,19 @@
 
 namespace attnmux {
 
+// Patches of an image: `frames` times height x width.
+struct ImageGrid {
+  int64_t frames = 1;
+  int64_t height = 0;
+  int64_t width = 0;
+};
+
 struct ModelInput {
   at::Tensor input_ids;     // [tokens] int64, documents packed one behind another
-  at::Tensor position_ids;  // [tokens] int64, restarting in each document
+  at::Tensor position_ids;  // [tokens] int64, restarting in each document; or [3, tokens] for a model with M-RoPE
+  // Images in the order of their tokens, for a model that reads them.
+  at::Tensor pixel_values = {};  // [patches, channels * temporal_patch_size * patch_size^2], as the HF processor's
+  std::vector<ImageGrid> image_grids = {};
 };
 
 // Sees each module's output as it is made, e.g. to find the first one that is not finite.

@@ -77,8 +77,20 @@ class DecoderModel {
 
   at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const {
     const RopeTable rope = make_rope_table(rope_, head_dim_, input.position_ids, embed_tokens_.scalar_type());
+    return run(embed(input.input_ids, options), rope, step, options);
+  }
+
+  at::Tensor embed(const at::Tensor& input_ids, const ForwardOptions& options) const {
+    const at::Tensor embeds = at::embedding(embed_tokens_, input_ids);
+    if (options.observe) options.observe(path_ + ".embed_tokens", embeds);
+    return embeds;
+  }
+
+  // Layers and norm. embeds: [tokens, hidden_size].
+  at::Tensor run(const at::Tensor& embeds, const RopeTable& rope, StepContext& step,
+                 const ForwardOptions& options) const {
     const Pass pass{step, rope, options};
-    at::Tensor hidden = pass.observed(path_ + ".embed_tokens", at::embedding(embed_tokens_, input.input_ids));
+    at::Tensor hidden = embeds;
     for (const Layer& layer : layers_) hidden = run_layer(layer, hidden, pass);
     return norm_.forward(hidden, pass);
   }

@@ -1,5 +1,6 @@
 #include "models/nn/parameter_store.h"
 
+#include <algorithm>
 #include <set>
 #include <sstream>
 #include <utility>
@@ -41,29 +42,37 @@ class Problems {
   std::vector<std::string> lines_;
 };
 
+// The name under which the folder holds the parameter.
+const std::string& stored_name(const SafetensorsFolder& folder, const ParameterSpec& spec) {
+  return !folder.contains(spec.name) && folder.contains(spec.stored_as) ? spec.stored_as : spec.name;
+}
+
 void check_spec(const SafetensorsFolder& folder, const ParameterSpec& spec, Problems& problems) {
-  if (!folder.contains(spec.name)) {
+  const std::string& name = stored_name(folder, spec);
+  if (!folder.contains(name)) {
     problems.add("missing: " + spec.name + " " + shape_text(spec.shape));
     return;
   }
-  const SafetensorsInfo info = folder.info(spec.name);
+  const SafetensorsInfo info = folder.info(name);
   if (info.shape != spec.shape) {
-    problems.add("shape: " + spec.name + " is " + shape_text(info.shape) + " in " + folder.file_of(spec.name) +
+    problems.add("shape: " + name + " is " + shape_text(info.shape) + " in " + folder.file_of(name) +
                  ", config.json asks for " + shape_text(spec.shape));
   }
   if (!at::isFloatingType(info.dtype)) {
-    problems.add("dtype: " + spec.name + " is " + at::toString(info.dtype) + " in " + folder.file_of(spec.name) +
+    problems.add("dtype: " + name + " is " + at::toString(info.dtype) + " in " + folder.file_of(name) +
                  "; allowed are F32, BF16, F16 and F64");
   }
 }
 
-void check_surplus(const SafetensorsFolder& folder, const std::string& name, const std::vector<IgnoredTensor>& ignored,
-                   Problems& problems) {
+void check_surplus(const SafetensorsFolder& folder, const std::string& name, const std::vector<ParameterSpec>& specs,
+                   const std::vector<IgnoredTensor>& ignored, Problems& problems) {
   for (const IgnoredTensor& entry : ignored) {
     if (!ends_with(name, entry.suffix)) continue;
     if (entry.same_as.empty()) return;
-    if (!folder.contains(entry.same_as)) return;  // reported as missing
-    if (at::equal(folder.tensor(name), folder.tensor(entry.same_as))) return;
+    const auto spec = std::find_if(specs.begin(), specs.end(), [&](const auto& s) { return s.name == entry.same_as; });
+    const std::string& twin = stored_name(folder, *spec);
+    if (!folder.contains(twin)) return;  // reported as missing
+    if (at::equal(folder.tensor(name), folder.tensor(twin))) return;
     problems.add("tied: " + name + " in " + folder.file_of(name) + " differs from " + entry.same_as +
                  ", though config.json ties them (tie_word_embeddings)");
     return;
@@ -79,17 +88,17 @@ ParameterStore ParameterStore::load(const std::string& dir, const std::vector<Pa
   Problems problems(dir);
   std::set<std::string> expected;
   for (const ParameterSpec& spec : specs) {
-    expected.insert(spec.name);
+    expected.insert(stored_name(folder, spec));
     check_spec(folder, spec, problems);
   }
   for (const std::string& name : folder.names()) {
-    if (!expected.contains(name)) check_surplus(folder, name, ignored, problems);
+    if (!expected.contains(name)) check_surplus(folder, name, specs, ignored, problems);
   }
   problems.throw_if_any();
 
   ParameterStore store;
   for (const ParameterSpec& spec : specs) {
-    const at::Tensor mapped = folder.tensor(spec.name);
+    const at::Tensor mapped = folder.tensor(stored_name(folder, spec));
     at::Tensor parameter = mapped.to(options.dtype, /*non_blocking=*/false, /*copy=*/options.training);
     if (options.training) parameter.requires_grad_(true);
     store.add(spec.name, std::move(parameter));

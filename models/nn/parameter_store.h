@@ -19,6 +19,7 @@ namespace attnmux {
 struct ParameterSpec {
   std::string name;            // "model.layers.0.self_attn.q_proj.weight"
   std::vector<int64_t> shape;  // [out, in] for weights of linear layers
+  std::string stored_as = {};  // another name that checkpoints may give it; empty: none
 };
 
 // A checkpoint's tensor that is no parameter, yet no error: transformers ignores it as well.

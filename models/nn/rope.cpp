@@ -5,6 +5,7 @@
 
 #include <numbers>
 
+#include "attnmux/error.h"
 #include "models/nn/simd.h"
 
 namespace attnmux {
@@ -88,6 +89,24 @@ RopeTable make_rope_table(const RopeConfig& rope, int64_t head_dim, const at::Te
                           at::ScalarType dtype) {
   const at::Tensor inverse = rope_inverse_frequencies(rope, head_dim).to(position_ids.device());
   const at::Tensor angle = position_ids.to(at::kFloat).unsqueeze(1) * inverse;
+  return {angle.cos().to(dtype), angle.sin().to(dtype)};
+}
+
+RopeTable make_mrope_table(const RopeConfig& rope, int64_t head_dim, const std::vector<int64_t>& sections,
+                           const at::Tensor& position_ids, at::ScalarType dtype) {
+  if (position_ids.dim() == 1) return make_rope_table(rope, head_dim, position_ids, dtype);
+  if (position_ids.dim() != 2 || position_ids.size(0) != 3) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "position_ids have shape " + c10::str(position_ids.sizes()) + "; M-RoPE takes [3, tokens] or [tokens]");
+  }
+  const at::Tensor inverse = rope_inverse_frequencies(rope, head_dim).to(position_ids.device());
+  const at::Tensor angles = position_ids.to(at::kFloat).unsqueeze(2) * inverse;  // [3, tokens, head_dim / 2]
+  std::vector<at::Tensor> parts;
+  int64_t begin = 0;
+  for (int64_t axis = 0; axis < 3; begin += sections[axis++]) {
+    parts.push_back(angles.select(0, axis).narrow(1, begin, sections[axis]));
+  }
+  const at::Tensor angle = at::cat(parts, 1);
   return {angle.cos().to(dtype), angle.sin().to(dtype)};
 }
 

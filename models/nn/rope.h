@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "models/io/model_config.h"
 
 namespace attnmux {
@@ -24,6 +26,14 @@ at::Tensor rope_inverse_frequencies(const RopeConfig& rope, int64_t head_dim);
 RopeTable make_rope_table(const RopeConfig& rope, int64_t head_dim,
                           const at::Tensor& position_ids,  // [tokens] int64
                           at::ScalarType dtype);
+
+// M-RoPE: the pairs of a head are cut into sections, which turn with the token's place in time, height and width.
+// Positions of one row stand for all three, which is plain rope. Throws Error(kInvalidArgument) for another shape.
+// transformers 5.23, models/qwen2_5_vl/modeling_qwen2_5_vl.py.
+RopeTable make_mrope_table(const RopeConfig& rope, int64_t head_dim,
+                           const std::vector<int64_t>& sections,  // three, adding up to head_dim / 2
+                           const at::Tensor& position_ids,        // [3, tokens] or [tokens] int64
+                           at::ScalarType dtype);
 
 // [x1, x2] -> [x1 cos - x2 sin, x2 cos + x1 sin] over the halves of each head. Differentiable in x. On the CPU in fp32
 // one fused pass; elsewhere the reference.

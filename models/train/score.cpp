@@ -195,7 +195,7 @@ ScoreInput read_score_text(const std::string& model_dir, const std::string& text
 ScoreInput read_score_tokens(const std::string& tokens_file) {
   const SafetensorsFile file = SafetensorsFile::open(tokens_file);
   if (file.contains("pixel_values")) {
-    throw Error(ErrorCode::kUnsupported, tokens_file + ": pixel_values; models with images are not built");
+    throw Error(ErrorCode::kUnsupported, tokens_file + ": pixel_values; scoring takes text alone");
   }
   const at::Tensor input_ids = read_integers(file, "input_ids");
   if (!input_ids.defined() || input_ids.size(0) == 0) {

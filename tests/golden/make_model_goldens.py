@@ -2,6 +2,7 @@
 """Makes what the model tests compare with: models run by transformers, fp32, on the CPU.
 
     tests/golden/make_model_goldens.py small [NAME...]                # models/*/  random weights, logits, gradients
+    tests/golden/make_model_goldens.py vlm                            # models/qwen2_5_vl/  likewise, with images
     tests/golden/make_model_goldens.py train                          # models/gqa2_untied/train.safetensors, 20 steps
     tests/golden/make_model_goldens.py smollm2-score build/data/smollm2   # smollm2_score.safetensors, 8192 tokens
     tests/golden/make_model_goldens.py smollm2-train build/data/smollm2 build/data/jargon/train.jsonl
@@ -57,6 +58,23 @@ FAMILY_CASES = {  # windows are shorter than most documents
                               layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
 }
 DOCUMENTS = [11, 1, 23, 7, 40]
+
+# Windows of 2 x 2 merged patches, which images cut; an image of (height, width) patches is height * width / 4 tokens.
+IMAGE, START, END = 60, 62, 63  # token ids
+VLM_TEXT = {**BASE, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
+VLM_VISION = dict(depth=3, hidden_size=32, intermediate_size=40, num_heads=2, patch_size=4, spatial_merge_size=2,
+                  temporal_patch_size=2, window_size=16, out_hidden_size=32, fullatt_block_indexes=[1])
+VLM_CASES = {  # documents, each of texts (lengths) and images (height, width)
+    "text": [[9]],
+    "one_image": [[3, (4, 6), 5]],
+    "three_images": [[2, (4, 6), 1, (10, 6), (2, 2), 7]],
+    "packed": [[3, (6, 4), 4], [6], [2, (4, 4), 3, (8, 2), 5]],
+}
+VLM_GRADIENTS = ["model.visual.patch_embed.proj.weight", "model.visual.blocks.0.attn.qkv.weight",
+                 "model.visual.blocks.1.norm1.weight", "model.visual.merger.mlp.2.bias",
+                 "model.language_model.embed_tokens.weight", "model.language_model.layers.0.self_attn.k_proj.bias",
+                 "model.language_model.layers.1.mlp.up_proj.weight"]
 
 
 def save(path, tensors, **metadata):
@@ -129,6 +147,64 @@ def make_small(names):
         save(folder / "golden.safetensors",
              {"input_ids": input_ids, "labels": labels, "seqlens": torch.tensor(DOCUMENTS), "logits": logits.detach(),
               "loss": loss.detach(), **{f"grad.{k}": p.grad for k, p in model.named_parameters()}})
+
+
+def randomise(model):
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.25).add_(1.0 if "norm" in key or "ln_q" in key else 0.0)
+
+
+def vlm_documents(model, documents):
+    """Of each document its ids, and its three rows of positions; the grids of all images."""
+    ids, positions, grids = [], [], []
+    for parts in documents:
+        tokens, of_document = [], []
+        for part in parts:
+            if isinstance(part, int):
+                tokens += torch.randint(3, IMAGE, (part,)).tolist()
+            else:
+                tokens += [START] + [IMAGE] * (part[0] * part[1] // 4) + [END]
+                of_document.append([1, *part])
+        tokens = torch.tensor(tokens)
+        index, _ = model.model.get_rope_index(tokens[None], (tokens == IMAGE).int()[None],
+                                              torch.tensor(of_document) if of_document else None)
+        ids.append(tokens)
+        positions.append(index[:, 0])
+        grids += of_document
+    return ids, positions, grids
+
+
+def make_vlm():
+    torch.manual_seed(200)
+    config = transformers.Qwen2_5_VLConfig(text_config=VLM_TEXT, vision_config=VLM_VISION, image_token_id=IMAGE,
+                                           video_token_id=61, vision_start_token_id=START, vision_end_token_id=END)
+    model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=torch.float32,
+                                                                         attn_implementation="eager")
+    randomise(model)
+    folder = HERE / "models" / "qwen2_5_vl"
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    for surplus in folder.glob("generation_config.json"):
+        surplus.unlink()
+    parameters = dict(model.named_parameters())
+    for name, documents in VLM_CASES.items():
+        ids, positions, grids = vlm_documents(model, documents)
+        seqlens = [len(d) for d in ids]
+        labels = torch.cat([torch.cat([d[1:], torch.tensor([IGNORED])]) for d in ids])
+        input_ids, position_ids = torch.cat(ids), torch.cat(positions, dim=1)
+        patches = sum(h * w for _, h, w in grids)
+        row = 3 * VLM_VISION["temporal_patch_size"] * VLM_VISION["patch_size"] ** 2
+        images = {"pixel_values": torch.randn(patches, row), "image_grid_thw": torch.tensor(grids)} if grids else {}
+        model.zero_grad()
+        logits = model(input_ids=input_ids[None], position_ids=position_ids[:, None],
+                       attention_mask={"full_attention": packed_mask(seqlens)}, use_cache=False, **images).logits[0]
+        loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED)
+        loss.backward()
+        save(folder / f"{name}.safetensors",
+             {"input_ids": input_ids, "position_ids": position_ids, "labels": labels, "seqlens": torch.tensor(seqlens),
+              "logits": logits.detach(), "loss": loss.detach(), **images,
+              **{f"grad.{k}": parameters[k].grad for k in VLM_GRADIENTS if parameters[k].grad is not None}})
 
 
 def pack(documents, seq_len):
@@ -242,6 +318,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("small").add_argument("names", nargs="*")
+    commands.add_parser("vlm")
     commands.add_parser("train")
     commands.add_parser("smollm2-score").add_argument("model", type=pathlib.Path)
     smollm2_train = commands.add_parser("smollm2-train")
@@ -254,6 +331,8 @@ def main():
     torch.use_deterministic_algorithms(True)
     if arguments.command == "small":
         make_small(arguments.names)
+    elif arguments.command == "vlm":
+        make_vlm()
     elif arguments.command == "train":
         make_train()
     elif arguments.command == "smollm2-score":

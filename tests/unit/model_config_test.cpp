@@ -287,6 +287,57 @@ TEST(FamilyConfig, Gemma3HasAFullLayerInSixAndTwoRopes) {
   EXPECT_EQ(config.sliding_rope.type, RopeType::kDefault);
 }
 
+// As the hub has it: the language model's keys beside vision_config.
+json qwen2_5_vl() {
+  json value = minimal("Qwen2_5_VLForConditionalGeneration", "{}");
+  value.merge_patch(json::parse(R"({"hidden_size": 384, "rope_theta": 1e6, "max_window_layers": 70, "image_token_id": 8,
+      "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+      "vision_config": {"depth": 4, "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 40, "num_heads": 2,
+                        "in_chans": 3, "out_hidden_size": 384, "patch_size": 14, "spatial_merge_size": 2,
+                        "window_size": 112, "fullatt_block_indexes": [1, 3]}})"));
+  return value;
+}
+
+TEST(FamilyConfig, Qwen2_5_VLInBothForms) {
+  const json flat = qwen2_5_vl();
+  json nested = {{"architectures", flat["architectures"]},
+                 {"vision_config", flat["vision_config"]},
+                 {"image_token_id", 8},
+                 {"text_config", flat}};
+  nested["text_config"].erase("vision_config");
+  nested["text_config"].erase("rope_scaling");
+  nested["text_config"].erase("rope_theta");
+  nested["text_config"]["rope_parameters"] = {
+      {"rope_type", "default"}, {"rope_theta", 1e6}, {"mrope_section", {16, 24, 24}}};
+  for (const json& form : {flat, nested}) {
+    const ModelConfig config = parse(form);
+    EXPECT_TRUE(config.qkv_bias);
+    EXPECT_EQ(config.rope.theta, 1e6);
+    EXPECT_EQ(config.mrope_section, (std::vector<int64_t>{16, 24, 24}));
+    EXPECT_EQ(config.image_token_id, 8);
+    ASSERT_TRUE(config.vision.has_value());
+    EXPECT_EQ(config.vision->merged_window, 4);
+    EXPECT_EQ(config.vision->full_layers, (std::vector<bool>{false, true, false, true}));
+  }
+}
+
+TEST(FamilyConfig, Qwen2_5_VLThatDoesNotFitIsRefused) {
+  const auto refused = [](const std::string& patch, const std::vector<std::string>& message) {
+    json value = qwen2_5_vl();
+    value.merge_patch(json::parse(patch));
+    expect_error(ErrorCode::kConfig, message, [&] { parse(value); });
+  };
+  refused(R"({"vision_config": null})", {"vision_config"});
+  refused(R"({"vision_config": {"depth": null}})", {"vision_config.depth"});
+  refused(R"({"vision_config": {"out_hidden_size": 32}})", {"vision_config.out_hidden_size is 32", "384"});
+  refused(R"({"vision_config": {"fullatt_block_indexes": [4]}})", {"fullatt_block_indexes[0] is 4"});
+  refused(R"({"vision_config": {"window_size": 14}})", {"vision_config.window_size is 14"});
+  refused(R"({"vision_config": {"hidden_size": 36}})", {"vision_config.hidden_size is 36"});
+  refused(R"({"vision_config": {"hidden_act": "gelu"}})", {"vision_config.hidden_act is \"gelu\""});
+  refused(R"({"rope_scaling": {"mrope_section": [16, 24, 25]}})", {"rope_scaling", "head_dim / 2", "64"});
+  refused(R"({"rope_scaling": {"type": "yarn"}})", {"rope_scaling.type is \"yarn\""});
+}
+
 struct BadFamilyConfig {
   std::string name;
   std::string architecture;
