@@ -33,6 +33,33 @@ constexpr std::pair<Family, const char*> kFamilies[] = {
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
 
+// What each family knows beyond its main question; "" stands for that question.
+std::vector<std::string> checks_of(Family family) {
+  switch (family) {
+    case Family::kMeta: return {"exports", "needed", "info", "side-by-side", "init-twice"};
+    case Family::kQuery: return {"pure", "threads", "reasons", "all-gates", "carried"};
+    case Family::kForward:
+    case Family::kStreams: return {""};
+    case Family::kBackward: return {"", "some-grads", "strided-dout", "merged"};
+    case Family::kLse: return {"", "merge"};
+    case Family::kEmptyRows:
+    case Family::kGqa:
+    case Family::kDtype:
+    case Family::kHonesty:
+    case Family::kDeterminism:
+    case Family::kConcurrency: return {"", "grad"};
+    case Family::kMemory: return {"growth", "leak", "grad-growth", "grad-leak"};
+    case Family::kErrors: return {"empty", "scale", "recovers", "grad-empty", "grad-scale"};
+    case Family::kStrides: break;
+  }
+  std::vector<std::string> checks;
+  for (const char* shape : {"transposed", "sliced", "misaligned", "strided-dim", "broadcast"}) {
+    checks.push_back(shape);
+    checks.push_back(std::string("grad-") + shape);
+  }
+  return checks;
+}
+
 bool has_tensors(Family family) { return family != Family::kMeta && family != Family::kQuery; }
 
 [[noreturn]] void fail(std::string_view text, const std::string& what) {
@@ -150,6 +177,9 @@ Case parse_case(std::string_view text) {
     seen.push_back(key);
     found->second(part.substr(equals + 1));
   }
+  const std::vector<std::string> checks = checks_of(c.family);
+  if (std::find(checks.begin(), checks.end(), c.check) == checks.end())
+    fail(text, unknown_word("check", c.check, checks));
   if (!has_tensors(c.family)) return c;
   try {
     const auto [tokens_q, tokens_k] = listed_tokens(c.mask);

@@ -7,7 +7,7 @@
 
 namespace attnmux::conformance {
 
-// Throws Error(kUsage) for a check that the family does not know.
+// REQUIRES: the case came through parse_case(), which knows the checks of every family.
 void run_case(const Subject& subject, const Case& c, CaseResult& result);
 
 void run_meta(const Subject& subject, const Case& c, CaseResult& result);
@@ -20,8 +20,6 @@ void run_streams(const Subject& subject, const Case& c, CaseResult& result);
 void run_concurrency(const Subject& subject, const Case& c, CaseResult& result);
 void run_memory(const Subject& subject, const Case& c, CaseResult& result);
 void run_errors(const Subject& subject, const Case& c, CaseResult& result);
-
-[[noreturn]] void unknown_check(const Case& c, const std::vector<std::string>& known);
 
 // Which results of a call are compared with the truth.
 enum : unsigned { kOut = 1, kLseTensor = 2, kGrads = 4 };

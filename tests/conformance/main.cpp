@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <optional>
 
 #include "attnmux/error.h"
 #include "attnmux/log.h"
@@ -15,6 +16,7 @@
 #include "conformance/worker.h"
 #include "conformance/worker_process.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/progress.h"
 
 namespace attnmux::conformance {
 namespace {
@@ -25,24 +27,36 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-// A report file, opened before the run: a path that cannot be written is known before minutes are spent.
+// A report file, tried before the run: a path that cannot be written is known before minutes are spent. What lay there
+// stays until there is a report to take its place.
 class ReportFile {
  public:
-  ReportFile(const std::string& flag, const std::string& path) : path_(path) {
+  ReportFile(const std::string& flag, const std::string& path)
+      : path_(path), was_there_(std::filesystem::exists(path)) {
     if (path.empty()) return;
-    stream_.open(path, std::ios::binary);
-    if (!stream_)
+    if (!std::ofstream(path, std::ios::binary | std::ios::app)) {
       throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be written; name a file in a folder that is there");
+    }
   }
+  ~ReportFile() {
+    std::error_code ignored;
+    if (!path_.empty() && !was_there_ && !written_) std::filesystem::remove(path_, ignored);
+  }
+  ReportFile(const ReportFile&) = delete;
+  ReportFile& operator=(const ReportFile&) = delete;
+
   void write(const std::string& text) {
     if (path_.empty()) return;
-    stream_ << text << std::flush;
-    if (!stream_) throw Error(ErrorCode::kIo, path_ + ": could not be written to its end");
+    written_ = true;
+    std::ofstream stream(path_, std::ios::binary | std::ios::trunc);
+    stream << text << std::flush;
+    if (!stream) throw Error(ErrorCode::kIo, path_ + ": could not be written to its end");
   }
 
  private:
   std::string path_;
-  std::ofstream stream_;
+  bool was_there_;
+  bool written_ = false;
 };
 
 int new_plugin(const std::vector<std::string>& words) {
@@ -98,8 +112,14 @@ int check(std::vector<std::string> arguments) {
   ReportFile scorecard_file("--json", json), xml_file("--junit", junit_file);
 
   RunReport report;
+  std::optional<tool::Progress> progress;
+  options.progress = [&](int64_t done, int64_t total, const std::string& next) {
+    if (!progress) progress.emplace(total);
+    progress->update(done, next);
+  };
   try {
     report = run(options);
+    progress.reset();
   } catch (const Error& error) {
     if (exit_status(error.code()) == 4) {
       tool::print_line("not loaded (" + std::string(to_string(error.code())) + ")");

@@ -219,9 +219,15 @@ RunReport run(const RunOptions& given) {
   report.plugin = {description["id"], description["version"], description["vendor"], {}};
   for (const auto& [field, value] : description["abi"].items()) report.plugin.abi.emplace_back(field, value);
   report.backend = {backend["id"], backend["version"], backend["description"]};
-  for (const std::vector<std::string>& cases : planned(options, backend)) {
+  const std::vector<std::vector<std::string>> families = planned(options, backend);
+  int64_t total = 0, done = 0;
+  for (const std::vector<std::string>& cases : families) total += static_cast<int64_t>(cases.size());
+  for (const std::vector<std::string>& cases : families) {
+    if (options.progress) options.progress(done, total, cases.front().substr(0, cases.front().find('/')));
     run_family(options, report.backend.id, cases, report.results);
+    done += static_cast<int64_t>(cases.size());
   }
+  if (options.progress) options.progress(done, total, "done");
   if (!options.partial()) report.missing = options.profile.unmet(report.results);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return report;

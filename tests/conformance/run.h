@@ -1,7 +1,7 @@
 // A whole run: the file, a child that describes it, a worker for each family, the verdict.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,6 +19,8 @@ struct RunOptions {
   std::vector<std::string> families;  // these alone; empty: the profile's
   uint64_t seed = 7;
   double seconds = 60;  // that a case may take
+  // Told before each family and at the end: cases done, cases planned, what comes next.
+  std::function<void(int64_t done, int64_t total, const std::string& next)> progress;
 
   bool partial() const { return !cases.empty() || !families.empty(); }
 };

@@ -71,16 +71,16 @@ TEST_P(BadCaseTest, IsRefusedByName) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Texts, BadCaseTest,
-                         ::testing::Values(BadCase{"fwd", "no '/'"}, BadCase{"fwdd/mask=full", "\"fwd\""},
-                                           BadCase{"fwd/mask=cuasal", "\"causal\""},
-                                           BadCase{"fwd/msk=full", "\"mask\""}, BadCase{"fwd/sq=-1", "sq=-1"},
-                                           BadCase{"fwd/sq=4x", "sq=4x"}, BadCase{"fwd/sq=4,sq=4", "twice"},
-                                           BadCase{"fwd/dt=fp8", "fp8"}, BadCase{"fwd/mask", "no value"},
-                                           BadCase{"fwd/hq=3,hk=2", "multiple"},
-                                           BadCase{"fwd/mask=window:1:2,sq=4,sk=5", "sq == sk"},
-                                           BadCase{"fwd/mask=varlen:3+4,sq=8", "add up to 7"},
-                                           BadCase{"fwd/values=rand", "randn"}, BadCase{"meta/mask=full", "mask"}));
+INSTANTIATE_TEST_SUITE_P(
+    Texts, BadCaseTest,
+    ::testing::Values(BadCase{"fwd", "no '/'"}, BadCase{"fwdd/mask=full", "\"fwd\""},
+                      BadCase{"fwd/mask=cuasal", "\"causal\""}, BadCase{"fwd/msk=full", "\"mask\""},
+                      BadCase{"fwd/sq=-1", "sq=-1"}, BadCase{"fwd/sq=4x", "sq=4x"}, BadCase{"fwd/sq=4,sq=4", "twice"},
+                      BadCase{"fwd/dt=fp8", "fp8"}, BadCase{"fwd/mask", "no value"},
+                      BadCase{"fwd/hq=3,hk=2", "multiple"}, BadCase{"fwd/mask=window:1:2,sq=4,sk=5", "sq == sk"},
+                      BadCase{"fwd/mask=varlen:3+4,sq=8", "add up to 7"}, BadCase{"fwd/values=rand", "randn"},
+                      BadCase{"bwd/check=mergd", "\"merged\""}, BadCase{"fwd/check=grad", "\"grad\""},
+                      BadCase{"meta/mask=full", "mask"}));
 
 TEST(CaseMask, PredicateAndSpecAreTheSamePairs) {
   std::set<std::string> seen;

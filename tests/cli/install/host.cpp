@@ -7,7 +7,7 @@ int main() {
   attnmux::PluginRegistry registry;
   const attnmux::PluginScan scan = attnmux::load_plugins({}, registry);
   for (const attnmux::PluginFile& file : scan.files) std::printf("%s %s\n", file.id.c_str(), file.file.c_str());
-  const bool answers = registry.at("minimal")->query({}).ok();
+  const bool answers = registry.at("acme")->query({}).ok();
   attnmux::shutdown_plugins();
   return answers ? 0 : 1;
 }

@@ -1,15 +1,6 @@
 #include "conformance/families.h"
 
-#include "attnmux/error.h"
-
 namespace attnmux::conformance {
-
-void unknown_check(const Case& c, const std::vector<std::string>& known) {
-  std::string text = "case \"" + to_string(c) + "\": the family " + std::string(to_string(c.family)) +
-                     " knows no check \"" + c.check + "\"; known:";
-  for (const std::string& name : known) text += " " + name;
-  throw Error(ErrorCode::kUsage, text);
-}
 
 void run_case(const Subject& subject, const Case& c, CaseResult& result) {
   switch (c.family) {
