@@ -67,21 +67,16 @@ AddedTokens AddedTokens::from_json(const JsonNode& array) {
   return added;
 }
 
-std::vector<AddedTokens::Piece> AddedTokens::split(std::string_view text, bool parse_special) const {
-  std::vector<Piece> first, pieces;
-  split_text(text, raw_, parse_special, first);
-  for (const Piece& piece : first) {
-    if (piece.id) {
-      pieces.push_back(piece);
-    } else {
-      split_text(piece.text, normalized_, parse_special, pieces);
-    }
-  }
-  return pieces;
+std::vector<AddedTokens::Piece> AddedTokens::split_raw(std::string_view text, bool parse_special) const {
+  return split(text, raw_, parse_special);
 }
 
-void AddedTokens::split_text(std::string_view text, const Trie& trie, bool parse_special,
-                             std::vector<Piece>& pieces) const {
+std::vector<AddedTokens::Piece> AddedTokens::split_normalized(std::string_view text, bool parse_special) const {
+  return split(text, normalized_, parse_special);
+}
+
+std::vector<AddedTokens::Piece> AddedTokens::split(std::string_view text, const Trie& trie, bool parse_special) const {
+  std::vector<Piece> pieces;
   size_t done = 0;  // text before it is in pieces
   for (size_t at = 0; at < text.size();) {
     const int32_t index = trie.longest(text.substr(at));
@@ -107,6 +102,7 @@ void AddedTokens::split_text(std::string_view text, const Trie& trie, bool parse
     done = end;
   }
   if (done < text.size()) pieces.push_back({text.substr(done), std::nullopt});
+  return pieces;
 }
 
 bool AddedTokens::between_words(std::string_view text, size_t begin, size_t end) const {

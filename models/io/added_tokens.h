@@ -1,6 +1,6 @@
 // Tokens that are cut out of a text before BPE sees it: "<|im_end|>" and the like.
 //
-//   for (const AddedTokens::Piece& piece : added.split(text, /*parse_special=*/true))
+//   for (const AddedTokens::Piece& piece : added.split_raw(text, /*parse_special=*/true))
 //     piece.id ? ids.push_back(*piece.id) : encode(piece.text);
 //
 // The longest token at the leftmost place wins; tokens that are matched before normalisation go first, as in
@@ -38,8 +38,10 @@ class AddedTokens {
     std::string_view text;
     std::optional<int64_t> id;
   };
-  // REQUIRES: `text` is valid UTF-8.
-  std::vector<Piece> split(std::string_view text, bool parse_special) const;
+  // Tokens that are matched before normalisation, and those that are matched in what normalisation has made of the
+  // rest. REQUIRES: `text` is valid UTF-8.
+  std::vector<Piece> split_raw(std::string_view text, bool parse_special) const;
+  std::vector<Piece> split_normalized(std::string_view text, bool parse_special) const;
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
 
@@ -57,7 +59,7 @@ class AddedTokens {
   };
 
   AddedTokens();
-  void split_text(std::string_view text, const Trie& trie, bool parse_special, std::vector<Piece>& pieces) const;
+  std::vector<Piece> split(std::string_view text, const Trie& trie, bool parse_special) const;
   bool between_words(std::string_view text, size_t begin, size_t end) const;
 
   std::vector<AddedToken> tokens_;

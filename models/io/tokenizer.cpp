@@ -10,6 +10,7 @@
 #include "models/io/atomic_file.h"
 #include "models/io/bpe.h"
 #include "models/io/json_node.h"
+#include "models/io/nfc.h"
 #include "models/io/pre_tokenizer.h"
 #include "models/io/utf8.h"
 
@@ -77,11 +78,14 @@ void read_post_processor(const JsonNode& node, Template& around) {
   }
 }
 
-// An empty sequence does nothing; anything else changes the text, so that decoding could not return it.
-void check_normalizer(const JsonNode& node) {
+// Whether text is brought into NFC.
+bool read_normalizer(const JsonNode& node) {
   const JsonNode type = node.at("type");
-  if (type.text() == "Sequence" && node.at("normalizers").elements().empty()) return;
-  type.fail("normalizers are not built; null is");
+  if (type.text() == "NFC") return true;
+  if (type.text() != "Sequence") type.fail("built are NFC, a Sequence of it, and null");
+  bool nfc = false;
+  for (const JsonNode& member : node.at("normalizers").elements()) nfc = read_normalizer(member) || nfc;
+  return nfc;
 }
 
 }  // namespace
@@ -91,6 +95,7 @@ struct Tokenizer::State {
   BpeModel bpe;
   AddedTokens added;
   PreTokenizer pre_tokenizer;
+  bool nfc = false;
   Template around;
   std::vector<std::optional<std::string>> bytes;  // of every token, by id
   std::vector<bool> special;                      // by id
@@ -114,7 +119,7 @@ Tokenizer::State::State(const JsonNode& root, std::string name)
       pre_tokenizer(PreTokenizer::from_json(root.at("pre_tokenizer"))),
       bytes(bpe.token_bytes()) {
   // truncation and padding are settings of a call, which transformers resets; they are no part of the mapping.
-  if (root.has("normalizer")) check_normalizer(root.at("normalizer"));
+  if (root.has("normalizer")) nfc = read_normalizer(root.at("normalizer"));
   if (root.has("decoder") && root.at("decoder").at("type").text() != "ByteLevel") {
     root.at("decoder").at("type").fail("built is ByteLevel");
   }
@@ -136,6 +141,7 @@ void Tokenizer::State::index_added_tokens(const JsonNode& array) {
     if (!in_vocab && token.id < size && bytes[token.id]) refuse("the vocabulary has another token with this id");
     if (token.id >= size + kMaxHole) refuse("it lies far beyond the vocabulary's " + std::to_string(size) + " ids");
     if (token.id >= size) bytes.resize(token.id + 1);
+    if (nfc && token.normalized && to_nfc(token.content) != token.content) refuse("its content is not in NFC");
     bytes[token.id] = token.content;
     added_ids[token.content] = token.id;
   }
@@ -162,11 +168,22 @@ void Tokenizer::State::encode_word(std::string_view word, std::vector<int64_t>& 
 }
 
 void Tokenizer::State::encode_valid(std::string_view text, bool parse_special, std::vector<int64_t>& ids) {
-  for (const AddedTokens::Piece& piece : added.split(text, parse_special)) {
+  const auto encode_plain = [&](std::string_view plain) {
+    for (const AddedTokens::Piece& piece : added.split_normalized(plain, parse_special)) {
+      if (piece.id) {
+        ids.push_back(*piece.id);
+      } else {
+        pre_tokenizer.for_each_word(piece.text, [&](std::string_view word) { encode_word(word, ids); });
+      }
+    }
+  };
+  for (const AddedTokens::Piece& piece : added.split_raw(text, parse_special)) {
     if (piece.id) {
       ids.push_back(*piece.id);
+    } else if (nfc) {
+      encode_plain(to_nfc(piece.text));
     } else {
-      pre_tokenizer.for_each_word(piece.text, [&](std::string_view word) { encode_word(word, ids); });
+      encode_plain(piece.text);
     }
   }
 }

@@ -6,7 +6,7 @@
 //
 // For valid UTF-8 the ids equal those of the `tokenizers` package. Bytes that are not UTF-8 are cut out of the text and
 // encoded byte by byte, so decode(encode(bytes)) == bytes for any bytes (where no special token strips blanks around
-// it, and no BOS or EOS is added). A vocabulary may lack some of the 256 bytes; encoding one of them is an error, where
+// it, no BOS or EOS is added, and the tokenizer does not bring text into NFC first, as Qwen's does). A vocabulary may lack some of the 256 bytes; encoding one of them is an error, where
 // `tokenizers` drops it. Immutable but for an internal cache; copies share it; any thread.
 #pragma once
 
@@ -33,7 +33,7 @@ class Tokenizer {
   // Reads DIR/tokenizer.json, and bos and eos from DIR/tokenizer_config.json or DIR/special_tokens_map.json if present.
   static Tokenizer from_folder(const std::string& dir);
   // Throws Error(kBadFile) naming file, key, value and what is expected or built; among others for another kind of
-  // tokenizer (Unigram, WordPiece, BPE with byte fallback) and for normalizers.
+  // tokenizer (Unigram, WordPiece, BPE with byte fallback: Gemma's, Mistral's) and for normalizers other than NFC.
   static Tokenizer from_file(const std::string& path);
   static Tokenizer from_json(const std::string& text, const std::string& file_name);
 

@@ -18,7 +18,7 @@ import sys
 import unicodedata
 
 import tokenizers
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = pathlib.Path(__file__).resolve().parent
 OUT = HERE / "tokenizers"
@@ -115,8 +115,11 @@ def stress():
 # Tokenizers ----------------------------------------------------------------------------------------------------------
 
 
-def train(texts, pre_tokenizer, *, special=("<|endoftext|>",), added=(), post_processor=None, ignore_merges=False):
+def train(texts, pre_tokenizer, *, special=("<|endoftext|>",), added=(), post_processor=None, ignore_merges=False,
+          normalizer=None):
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    if normalizer:
+        tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=list(special), show_progress=False,
@@ -155,6 +158,7 @@ def make_tokenizers(texts):
         "llama3": train(texts, regex_then_bytes(LLAMA3), special=chat, post_processor=bos_and_eos, ignore_merges=True),
         "qwen": train(texts, regex_then_bytes(QWEN), special=chat,
                       added=[AddedToken("word", single_word=True), AddedToken("user", special=False)]),
+        "qwen_nfc": train(texts, regex_then_bytes(QWEN), special=chat, normalizer=normalizers.NFC()),
         "o200k": train(texts, regex_then_bytes(O200K)),
         "splits": train(texts, pre_tokenizers.Sequence([
             split("--", "merged_with_previous"), split(Regex(r"[,;]"), "merged_with_next"),

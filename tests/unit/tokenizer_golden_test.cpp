@@ -115,8 +115,8 @@ class TokenizerGolden : public ::testing::TestWithParam<std::string> {
   std::vector<int64_t> encode(const std::string& text) const {
     return tokenizer_->encode(text, {.add_special_tokens = true});
   }
-  // The splits tokenizer drops characters and adds blanks on purpose.
-  bool returns_bytes() const { return GetParam() != "splits"; }
+  // The splits tokenizer drops characters and adds blanks on purpose; NFC is what the other one returns.
+  bool returns_bytes() const { return GetParam() != "splits" && GetParam() != "qwen_nfc"; }
   void expect_bytes_back(const std::string& text, const std::string& name) const {
     if (!returns_bytes()) return;
     const std::string back = tokenizer_->decode(tokenizer_->encode(text, {.add_special_tokens = false}));
@@ -161,7 +161,8 @@ TEST_P(TokenizerGolden, JargonFileAndFortunes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TokenizerGolden,
-                         ::testing::Values("gpt2", "digits", "llama3", "qwen", "o200k", "splits", "smollm2"),
+                         ::testing::Values("gpt2", "digits", "llama3", "qwen", "qwen_nfc", "o200k", "splits",
+                                           "smollm2"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -165,7 +165,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadTokenizer{"ByteFallback", "/model/byte_fallback", "true", {"model.byte_fallback is true", "SentencePiece"}},
         BadTokenizer{"Dropout", "/model/dropout", "0.1", {"model.dropout is 0.1"}},
         BadTokenizer{"SubwordPrefix", "/model/continuing_subword_prefix", R"("##")", {"continuing_subword_prefix"}},
-        BadTokenizer{"Nfc", "/normalizer", R"({"type": "NFC"})", {"normalizer.type is \"NFC\"", "null"}},
+        BadTokenizer{"Nfkc", "/normalizer", R"({"type": "NFKC"})", {"normalizer.type is \"NFKC\"", "NFC"}},
         BadTokenizer{"Metaspace",
                      "/pre_tokenizer",
                      R"({"type": "Metaspace"})",
