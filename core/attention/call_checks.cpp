@@ -104,12 +104,16 @@ std::string call_prefix(const std::string& module, const std::string& backend) {
   return text + ": ";
 }
 
-void check_inputs(const AttnMaskSpec& mask, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+ExpectedTokens tokens_of(const AttnMaskSpec& mask) {
+  return {mask.total_q(), mask.total_k(), "the mask's total_q", "the mask's total_k"};
+}
+
+void check_inputs(const ExpectedTokens& tokens, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttendOptions& options) {
   const InputChecks checks(options);
   const Dims dq = checks.dims(q, "q"), dk = checks.dims(k, "k"), dv = checks.dims(v, "v");
-  checks.equal(dq.tokens, mask.total_q(), "q tokens", "the mask's total_q");
-  checks.equal(dk.tokens, mask.total_k(), "k tokens", "the mask's total_k");
+  checks.equal(dq.tokens, tokens.q, "q tokens", tokens.q_source);
+  checks.equal(dk.tokens, tokens.k, "k tokens", tokens.k_source);
   checks.equal(dv.tokens, dk.tokens, "v tokens", "as k");
   checks.equal(dk.head_dim, dq.head_dim, "k head_dim", "as q");
   checks.equal(dv.heads, dk.heads, "v heads", "as k");
@@ -159,8 +163,16 @@ AttentionRequest request_for(const MaskFacts& facts, const at::Tensor& q, const 
 
 AttentionRequest request_for(const AttnMaskSpec& mask, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const AttendOptions& options) {
-  check_inputs(mask, q, k, v, options);
+  check_inputs(tokens_of(mask), q, k, v, options);
   return request_for(facts_of(mask), q, k, v, options);
+}
+
+void require_support(const AttentionBackend& backend, const AttentionRequest& request, const std::string& module) {
+  const Support support = backend.query(request);
+  if (support.ok()) return;
+  std::string text = call_prefix(module, backend.info().id) + "the backend refuses this call";
+  for (const Reason& reason : support.reasons) text += "\n  " + reason.to_string();
+  throw Error(ErrorCode::kUnsupported, text);
 }
 
 void check_forward_result(const ForwardResult& result, const at::Tensor& q, const at::Tensor& v,

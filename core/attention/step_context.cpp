@@ -1,7 +1,9 @@
 #include "attnmux/step_context.h"
 
 #include <exception>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "attend_call.h"
 #include "attnmux/envelope.h"
@@ -17,6 +19,7 @@ struct StepContext::State {
   struct Armed {
     AttnMaskSpec mask;
     MaskFacts facts;
+    std::optional<AgreedPlan> plan;  // where a group shares the sequence
   };
   std::shared_ptr<const SelectionTable> table;
   std::shared_ptr<PreparedCache> cache;
@@ -40,6 +43,8 @@ struct StepContext::State {
                                                  "\" in this step; call step.arm(\"" + key +
                                                  "\", mask) before the forward pass");
   }
+
+  void arm(const std::string& key, Armed entry);
 
   std::vector<std::string> problems() const {
     std::map<std::string, Hash128> hashes;
@@ -69,20 +74,28 @@ StepContext::~StepContext() {
   log_error(text);
 }
 
-void StepContext::arm(const std::string& mask_key, const AttnMaskSpec& mask) {
-  if (state_->finished) throw Error(ErrorCode::kInvalidArgument, "arm(\"" + mask_key + "\"): the step is finished");
-  const std::set<std::string> keys = state_->mask_keys();
-  if (!keys.contains(mask_key)) {
-    std::string text = "arm(\"" + mask_key + "\"): no attention module of this model consumes that mask; known:";
-    for (const std::string& key : keys) text += " \"" + key + "\"";
-    const std::string close = nearest(mask_key, {keys.begin(), keys.end()});
+void StepContext::State::arm(const std::string& key, Armed entry) {
+  if (finished) throw Error(ErrorCode::kInvalidArgument, "arm(\"" + key + "\"): the step is finished");
+  const std::set<std::string> keys = mask_keys();
+  if (!keys.contains(key)) {
+    std::string text = "arm(\"" + key + "\"): no attention module of this model consumes that mask; known:";
+    for (const std::string& known : keys) text += " \"" + known + "\"";
+    const std::string close = nearest(key, {keys.begin(), keys.end()});
     if (!close.empty()) text += "; did you mean \"" + close + "\"?";
     throw Error(ErrorCode::kInvalidArgument, text);
   }
-  if (!state_->armed.try_emplace(mask_key, State::Armed{mask, facts_of(mask)}).second) {
+  if (!armed.try_emplace(key, std::move(entry)).second) {
     throw Error(ErrorCode::kInvalidArgument,
-                "arm(\"" + mask_key + "\"): a mask is armed already; a step has one mask for each key");
+                "arm(\"" + key + "\"): a mask is armed already; a step has one mask for each key");
   }
+}
+
+void StepContext::arm(const std::string& mask_key, const AttnMaskSpec& mask) {
+  state_->arm(mask_key, {mask, facts_of(mask), std::nullopt});
+}
+
+void StepContext::arm(const std::string& mask_key, const AgreedPlan& plan) {
+  state_->arm(mask_key, {plan.plan().mask(), facts_of(plan.plan().mask()), plan});
 }
 
 const AttnMaskSpec& StepContext::mask(const std::string& mask_key) const {
@@ -101,9 +114,9 @@ AttendResult StepContext::attend(const std::string& module_path, const at::Tenso
   AttendOptions call_options = options;
   call_options.module = module_path;
   call_options.deterministic = options.deterministic || planned.deterministic;
-  check_inputs(armed.mask, q, k, v, call_options);
-  AttentionRequest call = request_for(armed.facts, q, k, v, call_options);
-  call.cp_size = planned.cp_size;
+  check_inputs(armed.plan ? tokens_of(*armed.plan) : tokens_of(armed.mask), q, k, v, call_options);
+  const AttentionRequest call = armed.plan ? request_for(*armed.plan, armed.facts, q, k, v, call_options)
+                                           : request_for(armed.facts, q, k, v, call_options);
   planned.training = planned.training && state_->options.training;
   const std::vector<Reason> outside = outside_of(planned, call);
   if (!outside.empty()) {
@@ -119,7 +132,9 @@ AttendResult StepContext::attend(const std::string& module_path, const at::Tenso
     state->ledger.record_backward(module_path, backend, hash);
     if (callers) callers();
   };
-  AttendResult result = run_attention(choice.backend, armed.mask, q, k, v, call_options, *state_->cache);
+  AttendResult result = armed.plan ? run_distributed(choice.backend, *armed.plan, q, k, v, call_options, *state_->cache,
+                                                     {state_->options.trace, state_->options.trace_rank})
+                                   : run_attention(choice.backend, armed.mask, q, k, v, call_options, *state_->cache);
   if (state_->recomputing > 0) {
     state_->ledger.record_recompute(module_path, choice.backend_id, hash);
   } else {

@@ -198,6 +198,7 @@ void run_threads_group(int32_t size, const CpGroupOptions& options, const std::f
   if (size < 1) {
     throw Error(ErrorCode::kInvalidArgument, "threads group: " + std::to_string(size) + " ranks; it takes one or more");
   }
+  if (size == 1) return body(*single_rank_group());
   const RestoreThreadCount restore;
   const at::ThreadLocalState caller;
   const auto world = std::make_shared<ThreadsWorld>(size, options);

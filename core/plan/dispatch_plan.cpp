@@ -167,4 +167,10 @@ DispatchPlan plan_dispatch(const AttnMaskSpec& mask, const DispatchOptions& opti
   return plan;
 }
 
+DispatchPlan dispatched_alike(const DispatchPlan& plan, const AttnMaskSpec& mask) {
+  DispatchPlan alike = plan;
+  alike.chunk_areas = areas_of_chunks(mask, plan.options.chunk_size, plan.total_q + plan.padding);
+  return alike;
+}
+
 }  // namespace attnmux

@@ -105,9 +105,10 @@ Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t 
 }  // namespace
 
 struct DistAttnPlan::State {
-  State(const AttnMaskSpec& mask, const DispatchOptions& dispatch_options, const StageOptions& stage_options)
+  State(const AttnMaskSpec& mask, const DispatchPlan& dispatch, const StageOptions& stage_options)
       : mask(mask),
-        dispatch(plan_dispatch(mask, dispatch_options)),
+        dispatch(dispatch),
+        stage_options(stage_options),
         pieces(trapezoids(mask)),
         rows(pieces),
         owners(owners_of(dispatch)),
@@ -147,6 +148,7 @@ struct DistAttnPlan::State {
 
   const AttnMaskSpec mask;
   const DispatchPlan dispatch;
+  const StageOptions stage_options;
   const std::vector<Trapezoid> pieces;  // of the mask
   const RowIndex rows;
   const std::vector<OwnedRange> owners;
@@ -160,7 +162,18 @@ struct DistAttnPlan::State {
 };
 
 DistAttnPlan::DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages)
-    : state_(std::make_shared<const State>(mask, dispatch, stages)) {}
+    : state_(std::make_shared<const State>(mask, plan_dispatch(mask, dispatch), stages)) {}
+
+DistAttnPlan DistAttnPlan::with_mask(const AttnMaskSpec& mask) const {
+  const DispatchPlan& dispatch = state_->dispatch;
+  if (mask.total_q() != dispatch.total_q || mask.total_k() != dispatch.total_k) {
+    throw Error(ErrorCode::kInvalidArgument, "a mask of " + std::to_string(mask.total_q()) + " x " +
+                                                 std::to_string(mask.total_k()) + " on a plan of " +
+                                                 std::to_string(dispatch.total_q) + " x " +
+                                                 std::to_string(dispatch.total_k) + " tokens");
+  }
+  return DistAttnPlan(std::make_shared<const State>(mask, dispatched_alike(dispatch, mask), state_->stage_options));
+}
 
 const AttnMaskSpec& DistAttnPlan::mask() const { return state_->mask; }
 const DispatchPlan& DistAttnPlan::dispatch() const { return state_->dispatch; }

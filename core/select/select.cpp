@@ -205,7 +205,7 @@ class Selector {
     }
     if (rule->derived) check_known(*rule);
     ModuleChoice choice{.module = module, .rule = *rule};
-    const AttentionRequest request = required_request(module, *rule);
+    const AttentionRequest request = request_of_parts(required_request(module, *rule));
     for (const std::string& id : candidates(*rule)) {
       const std::shared_ptr<const AttentionBackend> backend = registry_.find(id);
       if (!backend) return;  // reported as an unknown backend
@@ -259,8 +259,16 @@ AttentionRequest required_request(const AttentionModule& module, const Selection
   return request;
 }
 
+AttentionRequest request_of_parts(AttentionRequest request) {
+  if (request.cp_size == 1) return request;
+  request.masks.insert(MaskFamily::kArbitrary);
+  request.cross_lengths = true;
+  request.empty_rows = true;
+  return request;
+}
+
 std::vector<Rejection> ask_others(const ModuleChoice& choice, const PluginRegistry& registry) {
-  const AttentionRequest request = required_request(choice.module, choice.rule);
+  const AttentionRequest request = request_of_parts(required_request(choice.module, choice.rule));
   std::vector<Rejection> answers;
   for (const std::string& id : registry.backend_ids()) {
     if (id != choice.backend_id) answers.push_back({id, registry.find(id)->query(request).reasons});

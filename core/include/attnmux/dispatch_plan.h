@@ -59,4 +59,7 @@ struct ATTNMUX_API DispatchPlan {
 // padding of cross lengths; kExact with more than 16 chunks.
 ATTNMUX_API DispatchPlan plan_dispatch(const AttnMaskSpec& mask, const DispatchOptions& options);
 
+// The same tokens on the same ranks, with the areas of another mask. REQUIRES: equal totals.
+ATTNMUX_API DispatchPlan dispatched_alike(const DispatchPlan& plan, const AttnMaskSpec& mask);
+
 }  // namespace attnmux

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "attnmux/dispatch_plan.h"
@@ -62,6 +63,10 @@ class ATTNMUX_API DistAttnPlan {
  public:
   DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages);
 
+  // Another mask over the same tokens, which stay where this plan puts them: e.g. that of layers with a window. As many
+  // stages. Throws Error(kInvalidArgument) for a mask of other totals.
+  DistAttnPlan with_mask(const AttnMaskSpec& mask) const;
+
   const AttnMaskSpec& mask() const;
   const DispatchPlan& dispatch() const;
   int64_t stages() const;
@@ -74,6 +79,7 @@ class ATTNMUX_API DistAttnPlan {
 
  private:
   struct State;
+  explicit DistAttnPlan(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;
 };
 

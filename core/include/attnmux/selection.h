@@ -53,8 +53,13 @@ class ATTNMUX_API SelectionTable {
   std::vector<ModuleChoice> choices_;
 };
 
-// The request that decides: the module's own, and what its rule requires.
+// The module's own request, and what its rule requires.
 ATTNMUX_API AttentionRequest required_request(const AttentionModule& module, const SelectionRule& rule);
+
+// What a backend is asked. With cp_size > 1 it never sees the whole mask but its parts, a rank's queries against keys
+// that it owns or receives: any union of slices, other numbers of keys than queries, rows without keys. With one rank
+// the request itself.
+ATTNMUX_API AttentionRequest request_of_parts(AttentionRequest request);
 
 // What every other backend answers to the request that decided; no reasons: it would take the module, too.
 ATTNMUX_API std::vector<Rejection> ask_others(const ModuleChoice& choice, const PluginRegistry& registry);

@@ -1,0 +1,83 @@
+#include "distributed_call.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <utility>
+
+#include "lse_merge.h"
+#include "remote_tokens.h"
+
+namespace attnmux {
+namespace {
+
+// A sum of parts' gradients in the wide dtype; one part alone stays as it is.
+class GradientSum {
+ public:
+  void add(const at::Tensor& part, at::ScalarType wide) { sum_ = sum_.defined() ? sum_.to(wide).add_(part) : part; }
+  at::Tensor finish(const at::Tensor& like) const {
+    return sum_.defined() ? sum_.to(like.scalar_type()) : at::zeros_like(like);
+  }
+
+ private:
+  at::Tensor sum_;
+};
+
+}  // namespace
+
+DistributedCall::DistributedCall(BackendCall call, AgreedPlan plan, const at::Tensor& q, const at::Tensor& k,
+                                 const at::Tensor& v, PreparedCache& cache, const RankTrace& trace)
+    : call_(std::move(call)), plan_(std::move(plan)), trace_(trace) {
+  const auto part = [&](std::string name, const AttnMaskSpec& mask) -> Part {
+    return {std::move(name), mask.area() == 0 ? nullptr : call_.prepare(cache, mask, q, k, v)};
+  };
+  host_ = part("host", plan_.mine().host.mask);
+  for (const StagePlan& stage : plan_.mine().stages) {
+    stages_.push_back(part("stage " + std::to_string(stages_.size()), stage.mask));
+  }
+}
+
+ForwardResult DistributedCall::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  RemoteKeys remote(plan_.group(), plan_.mine(), {k, v});
+  LseMerge merge;
+  const auto compute = [&](const Part& part, const KeysAndValues& keys) {
+    if (!part.prepared) return;
+    const Trace::Scope span = trace_.compute("forward " + part.name);
+    merge.add(call_.forward(*part.prepared, q, keys.k, keys.v));
+  };
+  compute(host_, {k, v});
+  for (const Part& stage : stages_) compute(stage, remote.next());
+  return merge.finish(q, v.size(2));
+}
+
+BackwardResult DistributedCall::backward(const BackwardArgs& args) const {
+  const at::NoGradGuard no_grad;
+  const at::ScalarType wide = wide_dtype(args.q.scalar_type());
+  const KeysAndValues own{args.k, args.v};
+  RemoteKeys remote(plan_.group(), plan_.mine(), own);
+  GradientSum dq;
+
+  // Gradients of one part's keys, packed to be sent; zeros where this rank attends none of them.
+  const auto compute = [&](const Part& part, const KeysAndValues& keys) {
+    if (!part.prepared) return pack({at::zeros_like(keys.k), at::zeros_like(keys.v)}, wide);
+    const Trace::Scope span = trace_.compute("backward " + part.name);
+    BackwardArgs of_part = args;
+    of_part.k = keys.k;
+    of_part.v = keys.v;
+    const BackwardResult result = call_.backward(*part.prepared, of_part);
+    dq.add(result.dq, wide);
+    return pack({result.dk, result.dv}, wide);
+  };
+
+  RemoteGradients gradients(plan_.group(), compute(host_, own));
+  for (size_t stage = 0; stage < stages_.size(); ++stage) {
+    gradients.send(plan_.mine().stages[stage].cast, compute(stages_[stage], remote.next()));
+  }
+  const KeysAndValues sum = unpack(gradients.finish(), own);
+  return {.dq = dq.finish(args.q),
+          .dk = sum.k.to(args.k.scalar_type()).contiguous(),
+          .dv = sum.v.to(args.v.scalar_type()).contiguous()};
+}
+
+}  // namespace attnmux

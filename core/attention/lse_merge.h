@@ -1,0 +1,26 @@
+// Attention results over parts of the keys, merged into that over all of them.
+#pragma once
+
+#include "attnmux/backend.h"
+
+namespace attnmux {
+
+// With lse_i of part i: lse = log sum exp(lse_i), out = sum exp(lse_i - lse) out_i, in fp32 (fp64 for fp64 input).
+// (Dao et al., FlashAttention, section 3.1.) A row whose keys all lie in one part gets that part's result to the bit.
+class LseMerge {
+ public:
+  // May write into the part's tensors.
+  void add(const ForwardResult& part);
+
+  // out has q's dtype; 0 with lse -inf where no part attends.
+  ForwardResult finish(const at::Tensor& q,  // [tokens_q, heads_q, head_dim]
+                       int64_t head_dim_v);
+
+ private:
+  ForwardResult merged_;  // undefined, as the only part gave it, or in the wide dtype
+};
+
+// What is summed and merged in for tensors of this dtype: fp32, fp64 for fp64.
+at::ScalarType wide_dtype(at::ScalarType dtype);
+
+}  // namespace attnmux
