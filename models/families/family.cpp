@@ -15,6 +15,7 @@ AttentionRequest request_of(const ModelConfig& config, const AttentionUse& use) 
   request.device = use.device;
   request.max_tokens = use.max_tokens;
   request.training = use.training;
+  request.cp_size = use.cp_size;
   request.heads_q = config.num_attention_heads;
   request.heads_kv = config.num_key_value_heads;
   request.head_dim = config.head_dim;

@@ -22,6 +22,7 @@ struct AttentionUse {
   DeviceKind device = DeviceKind::kCpu;
   int64_t max_tokens = 0;  // longest packed sequence; 0: unknown
   bool training = false;   // backward will be called
+  int64_t cp_size = 1;     // ranks that share a sequence
 };
 
 }  // namespace attnmux

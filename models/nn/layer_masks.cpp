@@ -32,4 +32,11 @@ void arm_layers(StepContext& step, const ModelConfig& config, const AttnMaskSpec
   for (const KeyedMask& entry : layer_masks(config, batch)) step.arm(entry.key, entry.mask);
 }
 
+void arm_layers(StepContext& step, const ModelConfig& config, const AgreedPlan& batch) {
+  const DistAttnPlan& plan = batch.plan();
+  for (const KeyedMask& entry : layer_masks(config, plan.mask())) {
+    step.arm(entry.key, entry.mask == plan.mask() ? batch : AgreedPlan(batch.group(), plan.with_mask(entry.mask)));
+  }
+}
+
 }  // namespace attnmux

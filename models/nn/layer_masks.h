@@ -1,6 +1,6 @@
 // The masks of a language model's layers: full layers take the batch's mask, sliding ones what a window leaves of it.
 //
-//   arm_layers(step, model.config(), batch.mask);       // before model.forward(input, step, {})
+//   arm_layers(step, model.config(), batch.plan);       // before model.forward(input, step, {})
 //
 // Pure but for arming the step; any thread.
 #pragma once
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "attnmux/distributed_attend.h"
 #include "attnmux/mask.h"
 #include "attnmux/step_context.h"
 #include "models/io/model_config.h"
@@ -30,5 +31,7 @@ struct KeyedMask {
 std::vector<KeyedMask> layer_masks(const ModelConfig& config, const AttnMaskSpec& batch);
 
 void arm_layers(StepContext& step, const ModelConfig& config, const AttnMaskSpec& batch);
+// Over a group: `batch` is the plan of the batch's mask. Every layer finds its tokens where that plan put them.
+void arm_layers(StepContext& step, const ModelConfig& config, const AgreedPlan& batch);
 
 }  // namespace attnmux

@@ -136,7 +136,9 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     const auto wide = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     at::Tensor losses = at::empty({hidden.size(0)}, hidden.options().dtype(wide));
     at::Tensor dhidden = want_hidden ? at::empty_like(hidden) : at::Tensor();
-    at::Tensor dweight = want_weight ? at::empty_like(weight) : at::Tensor();
+    // Without rows, on a rank without tokens, no chunk writes it.
+    const bool no_rows = hidden.size(0) == 0;
+    at::Tensor dweight = !want_weight ? at::Tensor() : no_rows ? at::zeros_like(weight) : at::empty_like(weight);
     const double gradient_scale = 1.0 / static_cast<double>(valid_tokens);
     for_each_chunk(hidden, weight, [&](int64_t first, int64_t rows, at::Tensor& logits) {
       chunk_losses(logits, labels.narrow(0, first, rows), gradient_scale, want_hidden || want_weight,

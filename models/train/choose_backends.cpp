@@ -15,7 +15,8 @@ AttentionUse attention_use(const TrainConfig& config) {
           .dtype = config.train.dtype == "bf16" ? DType::kBFloat16 : DType::kFloat32,
           .device = DeviceKind::kCpu,
           .max_tokens = config.data.seq_len,
-          .training = true};
+          .training = true,
+          .cp_size = config.parallel.cp};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "models/train/evaluate.h"
 
+#include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
 #include "attnmux/error.h"
@@ -8,21 +9,24 @@
 
 namespace attnmux {
 
-Evaluation evaluate(const CausalLm& model, const DocumentPacker::Documents& documents, int64_t seq_len,
-                    const std::shared_ptr<const SelectionTable>& table, const std::shared_ptr<PreparedCache>& cache) {
+Evaluation evaluate(const RunContext& run, const DocumentPacker::Documents& documents, int64_t seq_len) {
   const at::NoGradGuard no_grad;
   DocumentPacker packer(documents, {.seq_len = seq_len, .shuffle = false, .repeat = false});
   Evaluation total;
-  while (const std::optional<PackedBatch> batch = packer.next()) {
-    StepContext step(table, cache, {.training = false});
-    arm_layers(step, model.config(), batch->mask);
-    const at::Tensor hidden = model.forward({batch->input_ids, batch->position_ids}, step, {});
+  at::Tensor loss = at::zeros({1}, at::kDouble);  // of this rank's tokens
+  for (int64_t index = 0; const std::optional<PackedBatch> sequence = packer.next(); ++index) {
+    total.tokens += sequence->valid_tokens;
+    if (index % run.mesh.shape.dp != run.mesh.dp_rank) continue;
+    const LlmBatch share = share_of(*sequence, run);
+    StepContext step(run.table, run.cache, {.training = false});
+    arm_layers(step, run.model.config(), share.plan);
+    const at::Tensor hidden = run.model.forward({share.input_ids, share.position_ids}, step, {});
     step.finish();
-    total.loss += token_losses(hidden, model.lm_head(), batch->labels, {}).sum(at::kDouble).item<double>();
-    total.tokens += batch->valid_tokens;
+    loss += token_losses(hidden, run.model.lm_head(), share.labels, {}).sum(at::kDouble);
   }
   if (total.tokens == 0) throw Error(ErrorCode::kInvalidArgument, "the held-out documents predict no token");
-  total.loss /= static_cast<double>(total.tokens);
+  run.mesh.world->all_reduce(loss, ReduceOp::kSum)->wait();
+  total.loss = loss.item<double>() / static_cast<double>(total.tokens);
   return total;
 }
 

@@ -2,13 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <vector>
 
-#include "attnmux/attend.h"
-#include "attnmux/selection.h"
 #include "models/data/packing.h"
-#include "models/nn/causal_lm.h"
+#include "models/train/run_context.h"
 
 namespace attnmux {
 
@@ -18,8 +14,8 @@ struct Evaluation {
 };
 
 // Packs the documents in the given order into sequences of seq_len and takes the mean loss of all predicted tokens. No
-// gradients. Throws Error(kInvalidArgument) where nothing is predicted.
-Evaluation evaluate(const CausalLm& model, const DocumentPacker::Documents& documents, int64_t seq_len,
-                    const std::shared_ptr<const SelectionTable>& table, const std::shared_ptr<PreparedCache>& cache);
+// gradients. Replicas of the model share the sequences; the result is the same on every rank. Throws
+// Error(kInvalidArgument) where nothing is predicted.
+Evaluation evaluate(const RunContext& run, const DocumentPacker::Documents& documents, int64_t seq_len);
 
 }  // namespace attnmux

@@ -1,8 +1,12 @@
 #include "models/train/non_finite.h"
 
+#include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <limits>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "attnmux/error.h"
 #include "models/nn/layer_masks.h"
@@ -16,22 +20,47 @@ constexpr char kRemedy[] =
 
 bool is_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
 
-std::string first_non_finite_module(const TrainState& state, const PackedBatch& batch) {
+// Runs the sequences forward, writes down whose outputs come in which order, the same on every rank, and returns the
+// number of the first that is not finite here; nothing where all are.
+std::optional<int64_t> first_non_finite_output(const RunContext& run, std::span<const PackedBatch> sequences,
+                                               std::vector<std::string>& modules) {
   const at::NoGradGuard no_grad;
-  std::string found;
-  StepContext step(state.table, state.cache, {.training = false});
-  arm_layers(step, state.model.config(), batch.mask);
+  std::optional<int64_t> first;
   const ModuleObserver observe = [&](const std::string& path, const at::Tensor& output) {
-    if (found.empty() && !is_finite(output)) found = path;
+    if (!first && !is_finite(output)) first = std::ssize(modules);
+    modules.push_back(path);
   };
-  state.model.forward({batch.input_ids, batch.position_ids}, step, {.observe = observe});
-  step.finish();
-  return found.empty() ? "lm_head" : found;
+  for (const PackedBatch& sequence : sequences) {
+    const LlmBatch share = share_of(sequence, run);
+    StepContext step(run.table, run.cache, {.training = false});
+    arm_layers(step, run.model.config(), share.plan);
+    run.model.forward({share.input_ids, share.position_ids}, step, {.observe = observe});
+    step.finish();
+  }
+  return first;
 }
 
-std::string broken_parameter(const TrainState& state, const std::string& module) {
-  for (const std::string& name : state.model.parameters().names()) {
-    if (name.starts_with(module + ".") && !is_finite(state.model.parameters().at(name))) {
+struct Place {
+  std::string module = "lm_head";  // where every module's output is finite
+  std::string rank;                // " on rank 2", where there are several
+};
+
+Place first_non_finite_place(const RunContext& run, std::span<const PackedBatch> sequences) {
+  constexpr int64_t kNone = std::numeric_limits<int32_t>::max();
+  CpGroup& world = *run.mesh.world;
+  std::vector<std::string> modules;
+  const int64_t here = first_non_finite_output(run, sequences, modules).value_or(kNone);
+  // Of all ranks the earliest output, of equal ones that of the lowest rank. There is a maximum, hence the sign.
+  at::Tensor earliest = at::tensor({-(here * world.size() + world.rank())}, at::kLong);
+  world.all_reduce(earliest, ReduceOp::kMax)->wait();
+  const int64_t found = -earliest.item<int64_t>();
+  if (found / world.size() == kNone) return {};
+  return {modules[found / world.size()], world.size() == 1 ? "" : " on rank " + std::to_string(found % world.size())};
+}
+
+std::string broken_parameter(const ParameterStore& parameters, const std::string& module) {
+  for (const std::string& name : parameters.names()) {
+    if (name.starts_with(module + ".") && !is_finite(parameters.at(name))) {
       return "; its parameter " + name + " is not finite";
     }
   }
@@ -40,15 +69,16 @@ std::string broken_parameter(const TrainState& state, const std::string& module)
 
 }  // namespace
 
-void throw_non_finite_loss(const TrainState& state, const PackedBatch& batch, int64_t step_number, double loss) {
-  const std::string module = first_non_finite_module(state, batch);
+void throw_non_finite_loss(const RunContext& run, std::span<const PackedBatch> sequences, int64_t step_number,
+                           double loss) {
+  const Place place = first_non_finite_place(run, sequences);
   throw Error(ErrorCode::kNonFinite, "step " + std::to_string(step_number) + ": the loss is " + std::to_string(loss) +
-                                         "; the first module whose output is not finite is " + module +
-                                         broken_parameter(state, module) + kRemedy);
+                                         "; the first module whose output is not finite is " + place.module +
+                                         place.rank + broken_parameter(run.model.parameters(), place.module) + kRemedy);
 }
 
-void throw_non_finite_gradient(const TrainState& state, int64_t step_number, double norm) {
-  const std::string name = state.optimizer.first_non_finite_gradient();
+void throw_non_finite_gradient(const AdamW& optimizer, int64_t step_number, double norm) {
+  const std::string name = optimizer.first_non_finite_gradient();
   throw Error(ErrorCode::kNonFinite, "step " + std::to_string(step_number) + ": the gradient norm is " +
                                          std::to_string(norm) + "; the first gradient that is not finite is that of " +
                                          (name.empty() ? "none alone, their sum overflows" : name) + kRemedy);

@@ -7,11 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "attnmux/dispatch.h"
 #include "attnmux/error.h"
 #include "attnmux/mask_builders.h"
 #include "attnmux/mask_family.h"
 #include "attnmux/step_context.h"
 #include "models/data/documents.h"
+#include "models/data/llm_batch.h"
 #include "models/families/families.h"
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors.h"
@@ -148,14 +150,15 @@ bool has_empty_rows(const AttnMaskSpec& mask) {
   return false;
 }
 
-SelectionTable choose_backends(const ModelConfig& config, const AttnMaskSpec& mask, at::ScalarType dtype,
+SelectionTable choose_backends(const ModelConfig& config, const AttnMaskSpec& mask, const ScoreOptions& options,
                                const SelectionPolicy& policy, const PluginRegistry& registry) {
   const AttentionUse use{.masks = {classify(mask)},
                          .empty_rows = has_empty_rows(mask),
-                         .dtype = request_dtype(dtype),
+                         .dtype = request_dtype(options.dtype),
                          .device = DeviceKind::kCpu,
                          .max_tokens = mask.total_q(),
-                         .training = false};
+                         .training = false,
+                         .cp_size = options.cp};
   return select(policy, attention_modules(config, use), registry);
 }
 
@@ -177,6 +180,24 @@ DocumentScore score_document(const Range& document, const at::Tensor& losses, co
     result.loss = sum / static_cast<double>(count);
   }
   return result;
+}
+
+// [tokens, hidden] in the input's order, computed by as many ranks as asked for.
+at::Tensor hidden_states(const CausalLm& model, const ScoreInput& input, const AttnMaskSpec& mask,
+                         const std::shared_ptr<const SelectionTable>& table, const ScoreOptions& options) {
+  at::Tensor hidden;
+  PlanCache plans;
+  run_threads_group(static_cast<int32_t>(options.cp), {}, [&](CpGroup& group) {
+    const LlmBatch share = prepare_llm_batch({input.input_ids, input.position_ids, input.labels, mask}, group,
+                                             {.dispatch = {.chunk_size = options.chunk_size}}, plans);
+    StepContext step(table, std::make_shared<PreparedCache>(), {.training = false});
+    arm_layers(step, model.config(), share.plan);
+    const at::Tensor own = model.forward({share.input_ids, share.position_ids}, step, {});
+    step.finish();
+    const at::Tensor whole = undispatch(own, share.plan.plan().dispatch(), group);
+    if (group.rank() == 0) hidden = whole;
+  });
+  return hidden;
 }
 
 }  // namespace
@@ -214,6 +235,9 @@ ScoreInput read_score_tokens(const std::string& tokens_file) {
 
 ScoreResult score(const std::string& model_dir, const ScoreInput& input, const SelectionPolicy& policy,
                   const PluginRegistry& registry, const ScoreOptions& options) {
+  if (options.cp < 1) {
+    throw Error(ErrorCode::kInvalidArgument, "score on " + std::to_string(options.cp) + " ranks; it takes 1 or more");
+  }
   const at::NoGradGuard no_grad;
   const int64_t tokens = input.input_ids.size(0);
   const AttnMaskSpec mask = options.mask.value_or(input.mask);
@@ -228,14 +252,10 @@ ScoreResult score(const std::string& model_dir, const ScoreInput& input, const S
   if (predicted == 0) {
     throw Error(ErrorCode::kInvalidArgument, "the input predicts nothing: a document takes at least 2 tokens");
   }
-  const auto table =
-      std::make_shared<const SelectionTable>(choose_backends(config, mask, options.dtype, policy, registry));
+  const auto table = std::make_shared<const SelectionTable>(choose_backends(config, mask, options, policy, registry));
 
   const std::unique_ptr<CausalLm> model = load_causal_lm(model_dir, {.dtype = options.dtype});
-  StepContext step(table, std::make_shared<PreparedCache>(), {.training = false});
-  arm_layers(step, config, mask);
-  const at::Tensor hidden = model->forward({input.input_ids, input.position_ids}, step, {});
-  step.finish();
+  const at::Tensor hidden = hidden_states(*model, input, mask, table, options);
 
   std::optional<LogitsFile> logits;
   if (!options.logits_file.empty()) logits.emplace(options.logits_file, tokens, config.vocab_size);

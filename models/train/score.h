@@ -39,6 +39,8 @@ struct ScoreOptions {
   at::ScalarType dtype = at::kFloat;
   std::optional<AttnMaskSpec> mask;  // instead of the input's
   std::string logits_file;           // empty: none
+  int64_t cp = 1;                    // ranks of this process that share the sequence; they share the weights, too
+  int64_t chunk_size = 512;          // tokens that stay together when it is dealt out
 };
 
 struct DocumentScore {

@@ -63,10 +63,18 @@ TrainBench::TrainBench(const std::string& model_dir, const SelectionPolicy& poli
   flops_ = 6.0 * static_cast<double>(model_->parameters().element_count()) * tokens +
            12.0 * attended_pairs(config, mask) * static_cast<double>(config.num_attention_heads * config.head_dim);
   if (!config.tie_word_embeddings) flops_ -= 6.0 * static_cast<double>(model_->lm_head().numel()) * tokens;
-  state_ = std::make_unique<TrainState>(TrainState{*model_, *optimizer_, *packer_, std::move(table),
-                                                   std::make_shared<PreparedCache>(),
-                                                   LrSchedule{.peak = 1e-5, .warmup_steps = 0, .steps = 1 << 30},
-                                                   /*grad_clip=*/1.0, options.activation_checkpointing});
+  state_ =
+      std::make_unique<TrainState>(TrainState{.run = {.model = *model_,
+                                                      .mesh = single_rank_mesh(),
+                                                      .table = std::move(table),
+                                                      .cache = std::make_shared<PreparedCache>(),
+                                                      .plans = std::make_shared<PlanCache>(),
+                                                      .sharding = {}},
+                                              .optimizer = *optimizer_,
+                                              .data = *packer_,
+                                              .schedule = LrSchedule{.peak = 1e-5, .warmup_steps = 0, .steps = 1 << 30},
+                                              .grad_clip = 1.0,
+                                              .activation_checkpointing = options.activation_checkpointing});
 }
 
 double TrainBench::step() {

@@ -17,6 +17,9 @@ namespace {
 namespace fs = std::filesystem;
 
 const std::vector<std::string> kTables = {"model", "attention", "parallel", "data", "train"};
+// Keys that decide no number of a run.
+const std::vector<std::string> kFreeKeys = {"train.output", "train.save_every", "train.keep_checkpoints",
+                                            "parallel.deadline_s"};
 // Keys whose relative paths are resolved.
 const std::vector<std::string> kPathKeys = {"model.path", "data.path", "data.heldout", "train.output",
                                             "attention.plugins"};
@@ -101,14 +104,21 @@ void read_model(const toml::table& root, TomlProblems& problems, ModelSection& m
   table.finish();
 }
 
-void read_parallel(const toml::table& root, TomlProblems& problems, ParallelSection& parallel) {
+void read_parallel(const toml::table& root, TomlProblems& problems, int64_t seq_len, ParallelSection& parallel) {
   TomlTable table(root, "parallel", problems);
   table.read("dp", /*required=*/false, int64_t{1}, parallel.dp);
   table.read("cp", /*required=*/false, int64_t{1}, parallel.cp);
   table.read_choice("group", /*required=*/false, {"threads", "mpi", "nccl"}, parallel.group);
   table.read("chunk_size", /*required=*/false, int64_t{1}, parallel.chunk_size);
-  if (parallel.dp > 1) table.add_problem("dp", "is " + std::to_string(parallel.dp) + ", this version trains with 1");
-  if (parallel.cp > 1) table.add_problem("cp", "is " + std::to_string(parallel.cp) + ", this version trains with 1");
+  table.read("stages", /*required=*/false, int64_t{0}, parallel.stages);
+  table.read("deadline_s", /*required=*/false, int64_t{1}, parallel.deadline_s);
+  if (parallel.cp > 1 && seq_len > 0 && parallel.chunk_size > seq_len) {
+    table.add_problem("chunk_size", "is " + std::to_string(parallel.chunk_size) +
+                                        ", longer than a sequence of data.seq_len = " + std::to_string(seq_len) +
+                                        "; for cp = " + std::to_string(parallel.cp) + " take at most " +
+                                        std::to_string((seq_len + parallel.cp - 1) / parallel.cp) +
+                                        ", better a fraction of it: many chunks balance the ranks");
+  }
   table.finish();
 }
 
@@ -124,9 +134,10 @@ void read_data(const toml::table& root, TomlProblems& problems, DataSection& dat
   table.finish();
 }
 
-void read_train(const toml::table& root, TomlProblems& problems, TrainSection& train) {
+void read_train(const toml::table& root, TomlProblems& problems, int64_t dp, TrainSection& train) {
   TomlTable table(root, "train", problems);
   table.read("steps", /*required=*/true, int64_t{1}, train.steps);
+  table.read("batch_size", /*required=*/false, int64_t{0}, train.batch_size);
   table.read("lr", /*required=*/false, 0.0, train.lr);
   table.read("warmup_steps", /*required=*/false, int64_t{0}, train.warmup_steps);
   table.read("weight_decay", /*required=*/false, 0.0, train.weight_decay);
@@ -137,6 +148,12 @@ void read_train(const toml::table& root, TomlProblems& problems, TrainSection& t
   table.read("save_every", /*required=*/false, int64_t{0}, train.save_every);
   table.read("keep_checkpoints", /*required=*/false, int64_t{0}, train.keep_checkpoints);
   table.read("output", /*required=*/true, train.output);
+  if (train.batch_size == 0) train.batch_size = dp;
+  if (dp >= 1 && train.batch_size % dp != 0) {
+    table.add_problem("batch_size", "is " + std::to_string(train.batch_size) +
+                                        ", allowed are multiples of parallel.dp = " + std::to_string(dp) +
+                                        ": each replica of the model takes as many sequences as the others");
+  }
   if (train.warmup_steps > train.steps) {
     table.add_problem("warmup_steps", "is " + std::to_string(train.warmup_steps) +
                                           ", more than train.steps = " + std::to_string(train.steps));
@@ -191,9 +208,9 @@ TrainConfig parse_train_config(const std::string& text, const std::string& file,
   config.file = file;
   check_tables(root, problems);
   read_model(root, problems, config.model);
-  read_parallel(root, problems, config.parallel);
   read_data(root, problems, config.data);
-  read_train(root, problems, config.train);
+  read_parallel(root, problems, config.data.seq_len, config.parallel);
+  read_train(root, problems, config.parallel.dp, config.train);
   problems.throw_if_any();
 
   // Selection reads the file itself, so that its messages name the file's lines, unless --set has changed its part.
@@ -216,13 +233,16 @@ std::string to_toml(const TrainConfig& config) {
                    {"parallel", toml::table{{"dp", config.parallel.dp},
                                             {"cp", config.parallel.cp},
                                             {"group", config.parallel.group},
-                                            {"chunk_size", config.parallel.chunk_size}}},
+                                            {"chunk_size", config.parallel.chunk_size},
+                                            {"stages", config.parallel.stages},
+                                            {"deadline_s", config.parallel.deadline_s}}},
                    {"data", toml::table{{"kind", config.data.kind == DataKind::kJsonl ? "jsonl" : "text"},
                                         {"path", to_array(config.data.path)},
                                         {"heldout", to_array(config.data.heldout)},
                                         {"seq_len", config.data.seq_len},
                                         {"packing", config.data.packing}}},
                    {"train", toml::table{{"steps", config.train.steps},
+                                         {"batch_size", config.train.batch_size},
                                          {"lr", config.train.lr},
                                          {"warmup_steps", config.train.warmup_steps},
                                          {"weight_decay", config.train.weight_decay},
@@ -243,7 +263,7 @@ std::vector<std::string> differences(const std::string& resolved_before, const s
   flatten(parse_toml(resolved_now, "config.toml"), "", now);
   std::vector<std::string> lines;
   const auto compare = [&](const std::string& key) {
-    if (key == "train.output" || key == "train.save_every" || key == "train.keep_checkpoints") return;
+    if (std::find(kFreeKeys.begin(), kFreeKeys.end(), key) != kFreeKeys.end()) return;
     const std::string was = before.contains(key) ? before[key] : "not set";
     const std::string is = now.contains(key) ? now[key] : "not set";
     if (was != is) lines.push_back(key + ": was " + was + ", is " + is);

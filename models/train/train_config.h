@@ -24,7 +24,9 @@ struct ParallelSection {
   int64_t dp = 1;
   int64_t cp = 1;
   std::string group = "threads";  // threads | mpi | nccl
-  int64_t chunk_size = 512;
+  int64_t chunk_size = 512;       // tokens that stay together when a sequence is dealt out to cp ranks
+  int64_t stages = 1;             // exchanges that keys from other ranks come in; 0: as the cost model chooses
+  int64_t deadline_s = 300;       // a rank that does not answer within it ends the run
 };
 
 struct DataSection {
@@ -36,7 +38,8 @@ struct DataSection {
 };
 
 struct TrainSection {
-  int64_t steps = 0;  // required
+  int64_t steps = 0;       // required
+  int64_t batch_size = 0;  // sequences a step, a multiple of parallel.dp; 0: parallel.dp
   double lr = 5e-5;
   int64_t warmup_steps = 0;
   double weight_decay = 0.0;  // of matrices; norms and biases are not decayed
@@ -71,7 +74,7 @@ TrainConfig parse_train_config(const std::string& text, const std::string& file,
 std::string to_toml(const TrainConfig& config);
 
 // One line for each key of two resolved configs that differs and that decides the numbers of a run ("train.lr: was
-// 1e-4, is 2e-4"). Output, save_every and keep_checkpoints do not.
+// 1e-4, is 2e-4"). Output, save_every, keep_checkpoints and deadline_s do not.
 std::vector<std::string> differences(const std::string& resolved_before, const std::string& resolved_now);
 
 }  // namespace attnmux

@@ -1,28 +1,22 @@
 #include "models/train/trainer.h"
 
 #include <algorithm>
-#include <filesystem>
+#include <chrono>
 #include <map>
 #include <sstream>
 #include <utility>
 
+#include "attnmux/agreement.h"
 #include "attnmux/error.h"
 #include "models/families/families.h"
-#include "models/io/atomic_file.h"
 #include "models/io/tokenizer.h"
 #include "models/train/choose_backends.h"
 #include "models/train/evaluate.h"
-#include "models/train/report.h"
+#include "models/train/run_folder.h"
 #include "models/train/train_step.h"
 
 namespace attnmux {
 namespace {
-
-namespace fs = std::filesystem;
-
-std::string in_run(const TrainConfig& config, const char* name) {
-  return (fs::path(config.train.output) / name).string();
-}
 
 at::ScalarType scalar_type(const TrainConfig& config) {
   return config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
@@ -59,22 +53,6 @@ PackingOptions packing_options(const TrainConfig& config) {
           .seed = static_cast<uint64_t>(config.train.seed)};
 }
 
-// Is the run folder as `resume` wants it?
-void check_run_folder(const TrainConfig& config, Resume resume) {
-  const std::string resolved = in_run(config, "config.toml");
-  if (!fs::exists(resolved)) return;
-  if (resume == Resume::kNo) {
-    throw Error(ErrorCode::kUsage,
-                config.train.output + " already holds a run; pass --resume to go on with it, or another train.output");
-  }
-  const std::vector<std::string> changed = differences(read_whole_file(resolved), to_toml(config));
-  if (changed.empty()) return;
-  std::string text = config.train.output + " holds a run of another config:";
-  for (const std::string& line : changed) text += "\n  " + line;
-  throw Error(ErrorCode::kUsage, text + "\nResume with the config of the run (" + resolved +
-                                     "), or start a new run with another train.output");
-}
-
 std::unique_ptr<CausalLm> load_model(const TrainPlan& plan) {
   const std::string& dir = plan.checkpoint ? *plan.checkpoint : plan.config.model.path;
   return load_causal_lm(dir, {.dtype = scalar_type(plan.config), .training = true});
@@ -94,8 +72,44 @@ std::map<std::string, std::string> choices_text(const SelectionTable& table) {
   return lines;
 }
 
-bool due(const TrainSection& train, int64_t step) {
-  return step == train.steps || (train.save_every > 0 && step % train.save_every == 0);
+CpGroupOptions group_options(const TrainPlan& plan) {
+  CpGroupOptions options{.deadline = std::chrono::seconds(plan.config.parallel.deadline_s)};
+  if (plan.trace) {
+    options.observer = [trace = plan.trace](const CpEvent& event) {
+      trace->add({event.rank, "exchange", event.call, event.begin, event.end});
+    };
+  }
+  return options;
+}
+
+AttentionSize attention_size(const TrainPlan& plan) {
+  return {.heads_q = plan.model.num_attention_heads,
+          .heads_kv = plan.model.num_key_value_heads,
+          .head_dim = plan.model.head_dim,
+          .dtype = plan.config.train.dtype == "bf16" ? DType::kBFloat16 : DType::kFloat32};
+}
+
+// What all ranks of a run must have read alike.
+Hash128 hash_of(const TrainPlan& plan) {
+  const std::string config = to_toml(plan.config);
+  Hasher hasher;
+  hasher.add_bytes(config.data(), config.size());
+  hasher.add(plan.table->hash().hi);
+  hasher.add(plan.table->hash().lo);
+  hasher.add(count_tokens(*plan.documents));
+  hasher.add(plan.steps_done);
+  return hasher.finish();
+}
+
+// The rank that a launcher made this process.
+TrainResult train_as_process(const TrainPlan& plan, const TrainHooks& hooks) {
+  const std::shared_ptr<CpGroup> world = plan.transport->connect(group_options(plan));
+  try {
+    return train(plan, hooks, *world);
+  } catch (const std::exception& error) {
+    world->abort(error.what());
+    throw;
+  }
 }
 
 }  // namespace
@@ -104,6 +118,7 @@ TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registr
   TrainPlan plan;
   plan.config = config;
   plan.model = read_model_config(config.model.path);
+  if (config.parallel.group != "threads") plan.transport = registry.cp_group(config.parallel.group);
   plan.table = std::make_shared<const SelectionTable>(choose_backends(config, training_policy(config), registry));
   check_run_folder(config, resume);
 
@@ -130,7 +145,12 @@ std::string describe(const TrainPlan& plan) {
   if (!plan.heldout->empty()) {
     text << "held out  " << plan.heldout->size() << " documents, " << count_tokens(*plan.heldout) << " tokens\n";
   }
+  if (config.parallel.dp * config.parallel.cp > 1) {
+    text << "ranks     " << config.parallel.dp * config.parallel.cp << " (" << config.parallel.group << "): dp "
+         << config.parallel.dp << ", cp " << config.parallel.cp << ", chunks of " << config.parallel.chunk_size << "\n";
+  }
   text << "steps     " << config.train.steps;
+  if (config.train.batch_size > 1) text << " of " << config.train.batch_size << " sequences";
   if (plan.steps_done > 0) text << ", going on after step " << plan.steps_done << " (" << *plan.checkpoint << ")";
   text << "\n";
   for (const auto& [backend, line] : choices_text(*plan.table)) text << "attention " << backend << ": " << line << "\n";
@@ -139,7 +159,21 @@ std::string describe(const TrainPlan& plan) {
 }
 
 TrainResult train(const TrainPlan& plan, const TrainHooks& hooks) {
+  if (plan.transport) return train_as_process(plan, hooks);
+  const auto ranks = static_cast<int32_t>(plan.config.parallel.dp * plan.config.parallel.cp);
+  TrainResult result;
+  run_threads_group(ranks, group_options(plan), [&](CpGroup& world) {
+    TrainResult mine = train(plan, hooks, world);
+    if (world.rank() == 0) result = std::move(mine);
+  });
+  return result;
+}
+
+TrainResult train(const TrainPlan& plan, const TrainHooks& hooks, CpGroup& world) {
   const TrainConfig& config = plan.config;
+  const DeviceMesh mesh = make_device_mesh(world, {.dp = config.parallel.dp, .cp = config.parallel.cp});
+  expect_agreement(world, hash_of(plan), "the run (its config, backends, documents or checkpoint)",
+                   "Start every rank with the same files");
   const std::unique_ptr<CausalLm> model = load_model(plan);
   AdamW optimizer(model->parameters(), {.weight_decay = config.train.weight_decay});
   DocumentPacker packer(plan.documents, packing_options(config));
@@ -148,59 +182,44 @@ TrainResult train(const TrainPlan& plan, const TrainHooks& hooks) {
     progress = load_trainer_state(*plan.checkpoint, optimizer);
     packer.seek(progress.position);
   }
-
-  const std::string& output = config.train.output;
-  fs::create_directories(output);
-  write_file_atomically(in_run(config, "config.toml"), to_toml(config));
-  prune_checkpoints(output, config.train.keep_checkpoints);
-  MetricsLog log = MetricsLog::open(in_run(config, "metrics.jsonl"), plan.checkpoint ? progress.step : -1);
-
-  const auto cache = std::make_shared<PreparedCache>();
+  TrainState state{
+      .run = {.model = *model,
+              .mesh = mesh,
+              .table = plan.table,
+              .cache = std::make_shared<PreparedCache>(),
+              .plans = plan.plans,
+              .sharding = {.dispatch = {.chunk_size = config.parallel.chunk_size},
+                           .stages = config.parallel.stages,
+                           .size = attention_size(plan)},
+              .trace = plan.trace.get()},
+      .optimizer = optimizer,
+      .data = packer,
+      .schedule = {.peak = config.train.lr, .warmup_steps = config.train.warmup_steps, .steps = config.train.steps},
+      .batch_size = config.train.batch_size,
+      .grad_clip = config.train.grad_clip,
+      .activation_checkpointing = config.train.activation_checkpointing};
   const auto heldout_loss = [&]() -> std::optional<double> {
     if (plan.heldout->empty()) return std::nullopt;
-    return evaluate(*model, plan.heldout, config.data.seq_len, plan.table, cache).loss;
-  };
-  const auto record = [&](const StepMetrics& metrics) {
-    log.append(metrics);
-    if (hooks.on_step) hooks.on_step(metrics);
+    return evaluate(state.run, plan.heldout, config.data.seq_len).loss;
   };
 
+  std::optional<RunFolder> folder;  // one rank writes
+  if (world.rank() == 0) folder.emplace(plan, hooks);
   if (!plan.checkpoint && !plan.heldout->empty()) {
     StepMetrics before;
     before.heldout_loss = heldout_loss();
-    record(before);
+    if (folder) folder->record(before);
   }
-  TrainState state{*model,
-                   optimizer,
-                   packer,
-                   plan.table,
-                   cache,
-                   {.peak = config.train.lr, .warmup_steps = config.train.warmup_steps, .steps = config.train.steps},
-                   config.train.grad_clip,
-                   config.train.activation_checkpointing};
   while (progress.step < config.train.steps) {
     StepMetrics metrics = train_step(state, progress.step + 1);
     progress.step = metrics.step;
     progress.position = packer.position();
     if (progress.step == config.train.steps) metrics.heldout_loss = heldout_loss();
-    record(metrics);
-    if (!due(config.train, progress.step)) continue;
-    log.sync();
-    save_checkpoint(output, config.model.path, model->parameters(), optimizer, progress);
-    prune_checkpoints(output, config.train.keep_checkpoints);
-    if (hooks.on_checkpoint) hooks.on_checkpoint(*newest_checkpoint(output));
+    if (!folder) continue;
+    folder->record(metrics);
+    folder->save_if_due(model->parameters(), optimizer, progress);
   }
-
-  TrainResult result;
-  result.metrics = read_metrics(in_run(config, "metrics.jsonl"));
-  if (!result.metrics.empty() && result.metrics.front().step == 0) {
-    result.heldout_before = result.metrics.front().heldout_loss;
-  }
-  if (!result.metrics.empty()) result.heldout_after = result.metrics.back().heldout_loss;
-  result.checkpoint = newest_checkpoint(output).value_or("");
-  result.report = in_run(config, "report.html");
-  write_report(plan, result.metrics, result.report);
-  return result;
+  return folder ? folder->finish() : TrainResult{};
 }
 
 }  // namespace attnmux

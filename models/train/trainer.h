@@ -5,7 +5,7 @@
 //   TrainResult result = train(plan, {.on_step = [](const StepMetrics& metrics) { ... }});
 //
 // The run folder (config.train.output): config.toml (every key resolved), metrics.jsonl, checkpoints/, report.html.
-// One run a folder and a process; hooks are called from the training thread.
+// One run a folder and a process; hooks are called from the thread of rank 0.
 #pragma once
 
 #include <functional>
@@ -13,8 +13,11 @@
 #include <optional>
 #include <string>
 
+#include "attnmux/cp_group.h"
+#include "attnmux/plan_cache.h"
 #include "attnmux/registry.h"
 #include "attnmux/selection.h"
+#include "attnmux/trace.h"
 #include "models/data/packing.h"
 #include "models/io/model_config.h"
 #include "models/train/checkpoint.h"
@@ -33,6 +36,9 @@ struct TrainPlan {
   DocumentPacker::Documents heldout;      // empty list: none
   std::optional<std::string> checkpoint;  // where to go on from; nullopt: from the model's own weights, at step 0
   int64_t steps_done = 0;
+  std::shared_ptr<const CpGroupFactory> transport;  // of ranks that are processes; nullptr: threads of this one
+  std::shared_ptr<Trace> trace;                     // gets the spans of attention and exchanges; nullptr: none
+  std::shared_ptr<PlanCache> plans = std::make_shared<PlanCache>();  // ranks of this process share it
 };
 
 // Reads config.json, tokenizer, selection rules and documents, and says where a resumed run goes on (with kYes and no
@@ -56,8 +62,15 @@ struct TrainResult {
   std::string report;      // path of report.html
 };
 
-// Killed at any moment, the run goes on from its newest complete checkpoint with the same numbers, bit for bit (CPU,
-// fp32, the same number of threads).
+// All ranks of the run where they are threads of this process (parallel.group = "threads"), else the one that this
+// process is; each has a model of its own. Killed at any moment, the run goes on from its newest complete checkpoint
+// with the same numbers, bit for bit (CPU, fp32, the same number of threads). Whichever rank fails, all end with an
+// error that names it.
 TrainResult train(const TrainPlan& plan, const TrainHooks& hooks);
+
+// One rank's part in it. Collective: every rank of `world` calls it with the same plan. Rank 0 writes the run folder,
+// calls the hooks and returns the result; the others' results are empty. Throws Error(kRankDisagreement) where ranks
+// have planned different runs.
+TrainResult train(const TrainPlan& plan, const TrainHooks& hooks, CpGroup& world);
 
 }  // namespace attnmux

@@ -91,6 +91,34 @@ TEST_F(AttendCli, WithoutBackwardThereAreNoGradients) {
   EXPECT_THAT(SafetensorsFile::open(output).names(), ElementsAre("lse", "out"));
 }
 
+TEST_F(AttendCli, ManyRanksGiveTheTensorsOfOne) {
+  k = at::randn({11, 2, 8});
+  v = at::randn({11, 2, 8});
+  save();
+  const auto results = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"--backward"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Finished finished = attend("causal:8x11", "reference", arguments);
+    EXPECT_EQ(finished.status, 0) << finished.err;
+    std::vector<at::Tensor> tensors;
+    for (const char* name : {"out", "lse", "dq", "dk", "dv"}) {
+      tensors.push_back(SafetensorsFile::open(output).tensor(name).clone());
+    }
+    return tensors;
+  };
+  const std::vector<at::Tensor> one = results({});
+  const std::vector<at::Tensor> three = results({"--cp", "3", "--chunk-size", "2", "--stages", "2"});
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::allclose(three[i], one[i], 1e-5, 1e-5)) << i;
+  EXPECT_EQ(results({"--cp", "9", "--chunk-size", "8"}).size(), 5u);  // eight ranks without work take part
+}
+
+TEST_F(AttendCli, RanksThatCannotBeAreRefused) {
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "0"}), 2, {"cp = 0"});
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "2", "--chunk-size", "0"}), 2, {"chunk_size = 0"});
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "2", "--chunk-size", "9"}), 2, {"chunk_size = 9", "8 tokens"});
+  expect_refused(attend("causal:8", "flash", {"--cp", "2", "--chunk-size", "2"}), 2, {"flash", "cp_size", "mask.type"});
+}
+
 TEST_F(AttendCli, RefusalsNameEveryReason) {
   expect_refused(attend("window:8,left=2,right=0", "flash"), 2, {"flash", "mask.type"});
 }

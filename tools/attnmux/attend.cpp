@@ -1,9 +1,7 @@
-#include "attnmux/attend.h"
-
 #include <ATen/ATen.h>
-#include <c10/core/GradMode.h>
 
 #include "attnmux/device.h"
+#include "attnmux/distributed_attend.h"
 #include "attnmux/error.h"
 #include "attnmux/log.h"
 #include "attnmux/mask_io.h"
@@ -37,7 +35,8 @@ at::Tensor read(const SafetensorsFile& file, const std::string& name, const at::
 int run_attend(const Arguments& arguments) {
   std::string input, mask_text, backend_id, device_name = "cpu", output;
   double softmax_scale = 0;
-  int64_t cp = 1;
+  DispatchOptions dispatch;
+  StageOptions stages;
   bool backward = false;
   Flags flags(
       {.name = "attend",
@@ -48,7 +47,9 @@ int run_attend(const Arguments& arguments) {
        .examples = {
            "attnmux attend --input in.safetensors --mask varlen:100,200,300 --backend magi --output out.safetensors",
            "attnmux attend --input in.safetensors --mask tree:tree.json --backend magi --backward --output "
-           "grads.safetensors"}});
+           "grads.safetensors",
+           "attnmux attend --input in.safetensors --mask causal:4096 --backend magi --cp 4 --chunk-size 128 --output "
+           "out.safetensors"}});
   flags.add("input", input, Need::kRequired, "FILE", "safetensors with q, k, v [and dout]");
   flags.add("mask", mask_text, Need::kRequired, "M", "the mask, as in `attnmux plan --help`");
   flags.add("backend", backend_id, Need::kRequired, "ID", "an id of `attnmux plugins`");
@@ -56,13 +57,10 @@ int run_attend(const Arguments& arguments) {
   flags.add("device", device_name, Need::kOptional, "DEV", "cpu, cuda or cuda:N");
   flags.add("softmax-scale", softmax_scale, "S", "default: 1 / sqrt(head_dim)");
   flags.add("backward", backward, "also the gradients, from dout");
-  flags.add("cp", cp, "N", "ranks; this version runs on one");
+  flags.add("cp", dispatch.cp, "N", "ranks of this process that share the sequence; tensors come back in global order");
+  flags.add("chunk-size", dispatch.chunk_size, "C", "tokens that stay together when the sequence is dealt out");
+  flags.add("stages", stages.stages, "K", "exchanges that keys from other ranks come in");
   if (!flags.parse(arguments)) return 0;
-  if (cp != 1) {
-    throw Error(ErrorCode::kUsage, "attnmux attend --cp " + std::to_string(cp) +
-                                       ": this version runs on one rank; sharding over a context-parallel group is not "
-                                       "built yet. Leave --cp out");
-  }
   const AttnMaskSpec mask = parse_mask(mask_text);
   const at::Device device = open_device(device_name);
   PluginRegistry registry;
@@ -70,30 +68,17 @@ int run_attend(const Arguments& arguments) {
   const auto backend = registry.at(backend_id);
 
   const SafetensorsFile file = SafetensorsFile::open(input);
-  at::Tensor q = read(file, "q", device), k = read(file, "k", device), v = read(file, "v", device);
-  at::Tensor dout = backward ? read(file, "dout", device) : at::Tensor();
+  const RanksInput tensors{.q = read(file, "q", device),
+                           .k = read(file, "k", device),
+                           .v = read(file, "v", device),
+                           .dout = backward ? read(file, "dout", device) : at::Tensor()};
   AttendOptions options;
   if (flags.given("softmax-scale")) options.softmax_scale = softmax_scale;
-  for (at::Tensor* tensor : {&q, &k, &v}) {
-    if (backward && tensor->is_floating_point()) tensor->requires_grad_();
-  }
-  const c10::AutoGradMode grad_mode(backward);
-  PreparedCache cache;
-  const AttendResult result = attend(backend, mask, q, k, v, options, cache);
-  std::vector<NamedTensor> tensors{{"out", result.out.detach()}, {"lse", result.lse}};
-  if (backward) {
-    if (dout.sizes() != result.out.sizes() || dout.scalar_type() != result.out.scalar_type()) {
-      throw Error(ErrorCode::kBadFile, input + ": dout has shape " + c10::str(dout.sizes()) + " and dtype " +
-                                           c10::toString(dout.scalar_type()) + ", out has " +
-                                           c10::str(result.out.sizes()) + " and " +
-                                           c10::toString(result.out.scalar_type()) + "; they must agree");
-    }
-    result.out.backward(dout);
-    for (const auto& [name, tensor] : {std::pair{"dq", q}, std::pair{"dk", k}, std::pair{"dv", v}}) {
-      tensors.push_back({name, tensor.grad()});
-    }
-  }
-  write_safetensors(output, tensors, {{"mask", mask_text}, {"backend", backend_id}});
+  const DistAttnPlan plan(mask, dispatch, stages);
+  const RanksResult result = attend_on_ranks(backend, plan, tensors, options, {});
+  std::vector<NamedTensor> answer{{"out", result.out}, {"lse", result.lse}};
+  if (backward) answer.insert(answer.end(), {{"dq", result.dq}, {"dk", result.dk}, {"dv", result.dv}});
+  write_safetensors(output, answer, {{"mask", mask_text}, {"backend", backend_id}});
   log_info("wrote " + output);
   return 0;
 }

@@ -45,7 +45,7 @@ void print(const ScoreResult& result) {
 
 int run_score(const Arguments& arguments) {
   std::string model, config, text, tokens, mask, logits, dtype = "fp32";
-  int64_t cp = 1;
+  ScoreOptions options;
   bool json = false;
   Flags flags({.name = "score",
                .usage = "--model DIR (--text FILE | --tokens FILE) [flags]",
@@ -63,18 +63,15 @@ int run_score(const Arguments& arguments) {
   flags.add("mask", mask, Need::kOptional, "M", "instead of causal within each document; see `attnmux plan --help`");
   flags.add("logits", logits, Need::kOptional, "FILE", "also write logits [tokens, vocab] fp32");
   flags.add("dtype", dtype, Need::kOptional, "T", "of weights and arithmetic: fp32, bf16 or fp64");
-  flags.add("cp", cp, "N", "ranks; this version runs on one");
+  flags.add("cp", options.cp, "N", "ranks of this process that share the sequence");
+  flags.add("chunk-size", options.chunk_size, "C", "tokens that stay together when the sequence is dealt out");
   flags.add("json", json, "answer as one JSON document");
   if (!flags.parse(arguments)) return 0;
   if (text.empty() == tokens.empty()) {
     throw Error(ErrorCode::kUsage, "attnmux score: give either --text or --tokens. See `attnmux score --help`");
   }
-  if (cp != 1) {
-    throw Error(ErrorCode::kUsage, "attnmux score --cp " + std::to_string(cp) +
-                                       ": this version runs on one rank; sharding over a context-parallel group is not "
-                                       "built yet. Leave --cp out");
-  }
-  ScoreOptions options{.dtype = dtype_of(dtype), .logits_file = logits};
+  options.dtype = dtype_of(dtype);
+  options.logits_file = logits;
   if (!mask.empty()) options.mask = parse_mask(mask);
   const SelectionPolicy policy = model_policy(model, config);
   PluginRegistry registry;

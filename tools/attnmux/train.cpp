@@ -1,7 +1,9 @@
-#include <cstdlib>
+#include <optional>
 
 #include "attnmux/error.h"
+#include "attnmux/launch.h"
 #include "attnmux/plugin_loader.h"
+#include "models/io/atomic_file.h"
 #include "models/train/choose_backends.h"
 #include "models/train/trainer.h"
 #include "tools/attnmux/command.h"
@@ -10,16 +12,12 @@
 namespace attnmux::tool {
 namespace {
 
-// Under torchrun or mpirun each process would train the same run into the same folder.
-void refuse_several_processes() {
-  for (const char* name : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
-    const char* size = std::getenv(name);
-    if (size && *size && std::string(size) != "1") {
-      throw Error(ErrorCode::kUsage, "attnmux train: " + std::string(name) + "=" + size +
-                                         " says that several processes train together; this version trains in one. "
-                                         "Start it without torchrun or mpirun");
-    }
-  }
+// With ranks that are threads each process of a launch would train the same run into the same folder.
+void check_launch(const TrainConfig& config, const std::optional<LaunchedRank>& launched) {
+  if (config.parallel.group != "threads" || !launched || launched->size == 1) return;
+  throw Error(ErrorCode::kUsage, config.file + ": parallel.group = \"threads\", and " + launched->launcher +
+                                     " has started several processes (" + launched->described +
+                                     "); start one without it, or write group = \"mpi\"");
 }
 
 std::string text_of(const StepMetrics& metrics) {
@@ -39,7 +37,7 @@ std::string summary(const TrainResult& result) {
 }  // namespace
 
 int run_train(const Arguments& arguments) {
-  std::string file;
+  std::string file, trace;
   std::vector<std::string> sets;
   bool resume = false, dry_run = false;
   Flags flags({.name = "train",
@@ -53,17 +51,22 @@ int run_train(const Arguments& arguments) {
   flags.add("set", sets, "KEY=VALUE", "a value in place of the file's, e.g. train.steps=100; may be repeated");
   flags.add("resume", resume, "go on from the newest complete checkpoint of the run folder");
   flags.add("dry-run", dry_run, "check everything but the weights, print what would be done, write nothing");
+  flags.add("trace", trace, Need::kOptional, "FILE",
+            "write when each rank computed and exchanged what: a Chrome trace, for a few steps");
   if (!flags.parse(arguments)) return 0;
-  refuse_several_processes();
 
   const TrainConfig config = load_train_config(file, sets);
+  const std::optional<LaunchedRank> launched = launched_rank();
+  check_launch(config, launched);
+  const bool speaks = !launched || launched->rank == 0;
   PluginRegistry registry;
   load_plugins({.files = training_policy(config).plugins}, registry);
-  const TrainPlan plan = plan_training(config, registry, resume ? Resume::kYes : Resume::kNo);
+  TrainPlan plan = plan_training(config, registry, resume ? Resume::kYes : Resume::kNo);
   std::string description = describe(plan);
   while (description.ends_with('\n')) description.pop_back();
-  print_line(description);
+  if (speaks) print_line(description);
   if (dry_run) return 0;
+  if (!trace.empty()) plan.trace = std::make_shared<Trace>();
 
   TrainResult result;
   {
@@ -72,7 +75,8 @@ int run_train(const Arguments& arguments) {
                      if (metrics.step > 0) progress.update(metrics.step, text_of(metrics));
                    }});
   }
-  print_line(summary(result));
+  if (speaks && plan.trace) write_file_atomically(trace, plan.trace->to_json());
+  if (speaks) print_line(summary(result));
   return 0;
 }
 

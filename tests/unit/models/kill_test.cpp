@@ -57,6 +57,7 @@ output = "run"
   pid_t start(const std::string& output, const Environment& environment) {
     std::vector<std::string> arguments = {ATTNMUX_BUILD_DIR "/tests/train_program", dir.file("f.toml"), "--resume",
                                           "train.output=" + dir.file(output)};
+    arguments.insert(arguments.end(), sets.begin(), sets.end());
     std::vector<char*> argv, envp;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
@@ -105,6 +106,7 @@ output = "run"
   }
 
   TempDir dir;
+  std::vector<std::string> sets;  // further keys of every run
 };
 
 TEST_F(TrainProcess, KilledInsideEachFileOfACheckpoint) {
@@ -122,6 +124,25 @@ TEST_F(TrainProcess, KilledInsideEachFileOfACheckpoint) {
     const int status = run(output, {"ATTNMUX_TEST_FILE_LIMIT=" + std::to_string(limit)});
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ) << log(output);
     EXPECT_FALSE(newest_checkpoint(dir.file(output)).has_value()) << "a cut checkpoint looks complete";
+    ASSERT_TRUE(finished(run(output))) << log(output);
+    EXPECT_EQ(numbers(output), numbers("whole")) << output;
+    EXPECT_EQ(weights(output), weights("whole")) << output;
+  }
+}
+
+TEST_F(TrainProcess, RanksOfOneProcessEndTogether) {
+  sets = {"parallel.cp=2", "parallel.chunk_size=8"};
+  ASSERT_TRUE(finished(run("whole"))) << log("whole");
+  const std::string limit =
+      std::to_string(fs::file_size(dir.file("whole/checkpoints/step-00000012/model.safetensors")) / 2);
+  const int killed = run("killed", {"ATTNMUX_TEST_FILE_LIMIT=" + limit});
+  ASSERT_TRUE(WIFSIGNALED(killed) && WTERMSIG(killed) == SIGXFSZ) << log("killed");
+  const int full = run("full", {"ATTNMUX_TEST_FILE_LIMIT=" + limit, "ATTNMUX_TEST_FILE_LIMIT_ERROR=1"});
+  EXPECT_TRUE(WIFEXITED(full) && WEXITSTATUS(full) == 1);
+  EXPECT_NE(log("full").find("Io: rank 0 of 2: checkpoint of step 2 could not be saved"), std::string::npos)
+      << log("full");
+  for (const char* output : {"killed", "full"}) {
+    EXPECT_FALSE(newest_checkpoint(dir.file(output)).has_value()) << output;
     ASSERT_TRUE(finished(run(output))) << log(output);
     EXPECT_EQ(numbers(output), numbers("whole")) << output;
     EXPECT_EQ(weights(output), weights("whole")) << output;

@@ -80,6 +80,36 @@ TEST_F(Score, PaddingBetweenDocumentsChangesNoDocument) {
   EXPECT_NEAR(with.loss, without.loss, 1e-5);
 }
 
+TEST_F(Score, ManyRanksGiveTheNumbersOfOne) {
+  const std::string model = golden_dir("models/gqa8_llama3");
+  const SafetensorsFile golden = SafetensorsFile::open(model + "/golden.safetensors");
+  const at::Tensor offsets = at::cat({at::zeros({1}, at::kLong), golden.tensor("seqlens").cumsum(0)});
+  const ScoreInput input =
+      read_score_tokens(write_tokens({{"input_ids", golden.tensor("input_ids")}, {"cu_seqlens", offsets}}));
+  for (const int64_t cp : {2, 3, 8}) {  // 82 tokens in chunks of 16: two of the eight ranks have none
+    const std::string logits_file = dir.file("logits.safetensors");
+    const ScoreResult result = run(model, input, {.logits_file = logits_file, .cp = cp, .chunk_size = 16});
+    EXPECT_NEAR(result.loss, golden.tensor("loss").item<double>(), 1e-5) << "cp " << cp;
+    EXPECT_TRUE(close(SafetensorsFile::open(logits_file).tensor("logits"), golden.tensor("logits"), {.absolute = 5e-5}))
+        << "cp " << cp;
+  }
+  expect_error(ErrorCode::kInvalidArgument, {"0 ranks"}, [&] { run(model, input, {.cp = 0}); });
+  expect_error(ErrorCode::kUnsupported, {"flash", "cp_size", "mask.type"}, [&] {
+    score(model, input, testing::all_on("flash"), testing::cpu_backends(), {.cp = 2, .chunk_size = 16});
+  });
+}
+
+TEST_F(Score, LayersWithAWindowFindTheirTokensOnTheSameRanks) {
+  const std::string model = golden_dir("models/gemma3");
+  const SafetensorsFile golden = SafetensorsFile::open(model + "/golden.safetensors");
+  const at::Tensor offsets = at::cat({at::zeros({1}, at::kLong), golden.tensor("seqlens").cumsum(0)});
+  const ScoreInput input =
+      read_score_tokens(write_tokens({{"input_ids", golden.tensor("input_ids")}, {"cu_seqlens", offsets}}));
+  const ScoreResult one = run(model, input);
+  const ScoreResult three = run(model, input, {.cp = 3, .chunk_size = 7});
+  EXPECT_TRUE(close(three.token_losses, one.token_losses, {.absolute = 2e-5}));
+}
+
 TEST_F(Score, OtherMaskAndLabelsAreTaken) {
   testing::make_tiny_model(dir.file("model"));
   const ScoreInput input =

@@ -90,10 +90,21 @@ TEST(TrainConfig, AllProblemsComeTogether) {
 }
 
 TEST(TrainConfig, RefusesWhatThisVersionDoesNotDo) {
-  expect_config_error(with("[parallel]\ncp = 4\ndp = 2\n"), {"parallel.cp is 4", "parallel.dp is 2", "trains with 1"});
   expect_config_error(with("dtype = \"fp16\"\n"), {"train.dtype", "fp16", "fp32, bf16"});
   expect_config_error(with("warmup_steps = 11\n"), {"train.warmup_steps is 11, more than train.steps = 10"});
   expect_config_error(with("lr = nan\n"), {"train.lr"});
+}
+
+TEST(TrainConfig, RanksDecideTheBatchAndTheLongestChunk) {
+  EXPECT_EQ(parse(with("")).train.batch_size, 1);
+  EXPECT_EQ(parse(with("[parallel]\ndp = 3\n")).train.batch_size, 3);
+  EXPECT_EQ(parse(with("batch_size = 6\n[parallel]\ndp = 3\n")).train.batch_size, 6);
+  expect_config_error(with("batch_size = 4\n[parallel]\ndp = 3\n"),
+                      {"train.batch_size is 4", "multiples of parallel.dp = 3"});
+  expect_config_error(with("[parallel]\ncp = 2\nchunk_size = 65\n"),
+                      {"parallel.chunk_size is 65", "data.seq_len = 64", "at most 32"});
+  expect_config_error(with("[parallel]\ncp = 0\nchunk_size = 0\nstages = -1\n"),
+                      {"parallel.cp is 0", "parallel.chunk_size is 0", "parallel.stages is -1"});
 }
 
 TEST(TrainConfig, SyntaxErrorsNameThePlace) {

@@ -39,16 +39,18 @@ inline void expect_steps_equal_torch(const std::string& model_dir, const std::st
   const std::unique_ptr<CausalLm> model = load_causal_lm(model_dir, {.training = true});
   AdamW optimizer(model->parameters(), {.weight_decay = number("weight_decay")});
   DocumentPacker packer(golden_documents(golden), {.seq_len = seq_len, .shuffle = false});
-  TrainState state{*model,
-                   optimizer,
-                   packer,
-                   table,
-                   std::make_shared<PreparedCache>(),
-                   {.peak = number("lr"),
-                    .warmup_steps = static_cast<int64_t>(number("warmup_steps")),
-                    .steps = static_cast<int64_t>(number("steps"))},
-                   number("grad_clip"),
-                   /*activation_checkpointing=*/false};
+  TrainState state{.run = {.model = *model,
+                           .mesh = single_rank_mesh(),
+                           .table = table,
+                           .cache = std::make_shared<PreparedCache>(),
+                           .plans = std::make_shared<PlanCache>(),
+                           .sharding = {}},
+                   .optimizer = optimizer,
+                   .data = packer,
+                   .schedule = {.peak = number("lr"),
+                                .warmup_steps = static_cast<int64_t>(number("warmup_steps")),
+                                .steps = static_cast<int64_t>(number("steps"))},
+                   .grad_clip = number("grad_clip")};
   const at::Tensor losses = golden.tensor("losses");
   const at::Tensor norms = golden.tensor("grad_norms");
   for (int64_t step = 1; step <= steps; ++step) {

@@ -6,20 +6,16 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
 
-#include "attnmux/log.h"
 #include "models/io/atomic_file.h"
 #include "models/train/train_step.h"
 #include "models/train/trainer.h"
 #include "tests/common/compare.h"
-#include "tests/common/cpu_backends.h"
-#include "tests/common/tiny_model.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tiny_run.h"
 #include "train_golden.h"
 
 namespace attnmux {
@@ -93,57 +89,8 @@ TEST(Train, FirstTwentyStepsEqualTorch) {
   testing::expect_steps_equal_torch(dir, dir + "/train.safetensors", "magi", /*steps=*/20, /*tolerance=*/1e-4);
 }
 
-// A run on a tiny model.
-class Run : public ::testing::Test {
+class Run : public testing::TinyRun {
  protected:
-  Run() {
-    set_log_level(LogLevel::kError);
-    testing::make_tiny_model(dir.file("model"));
-    std::string lines;
-    for (int i = 0; i < 12; ++i) {
-      std::string text = "document " + std::to_string(i) + ":";
-      for (int word = 0; word < 3 + 5 * (i % 4); ++word) text += " word" + std::to_string(i * word);
-      lines += nlohmann::json{{"text", text}}.dump() + "\n";
-    }
-    dir.write("train.jsonl", lines);
-    dir.write("heldout.jsonl", "{\"text\": \"document 99: word1 word2 word3\"}\n");
-    dir.write("f.toml", R"([model]
-path = "model"
-attn_implementation = "magi"
-[data]
-kind = "jsonl"
-path = ["train.jsonl"]
-heldout = ["heldout.jsonl"]
-seq_len = 48
-[train]
-steps = 8
-lr = 1e-2
-warmup_steps = 2
-weight_decay = 0.01
-seed = 3
-save_every = 2
-output = "run"
-)");
-  }
-
-  TrainPlan plan(const std::vector<std::string>& sets = {}, Resume resume = Resume::kNo) {
-    return plan_training(load_train_config(dir.file("f.toml"), sets), testing::cpu_backends(), resume);
-  }
-  TrainResult run(const std::vector<std::string>& sets = {}, Resume resume = Resume::kNo) {
-    return train(plan(sets, resume), {});
-  }
-
-  // Everything that must not depend on interruptions.
-  static std::vector<std::string> numbers(std::vector<StepMetrics> metrics) {
-    std::vector<std::string> lines;
-    for (StepMetrics& m : metrics) {
-      m.tokens_per_s = 0;
-      m.peak_bytes = 0;
-      lines.push_back(to_json(m));
-    }
-    return lines;
-  }
-
   struct Stop {};
   // Runs until the metrics of `step` are written, then leaves as if killed.
   void stop_after(int64_t step, const std::vector<std::string>& sets) {
@@ -152,8 +99,6 @@ output = "run"
     }};
     EXPECT_THROW(train(plan(sets, Resume::kYes), hooks), Stop);
   }
-
-  TempDir dir;
 };
 
 TEST_F(Run, LearnsAndLeavesTheWholeRunFolder) {

@@ -1,0 +1,200 @@
+// Training on several ranks: the numbers of one rank, however the ranks share the batch.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "models/io/atomic_file.h"
+#include "models/io/safetensors.h"
+#include "models/train/device_mesh.h"
+#include "tests/unit/expect_error.h"
+#include "tiny_run.h"
+
+namespace attnmux {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Ranks {
+  std::string name;
+  int64_t dp, cp;
+  std::vector<std::string> parallel;  // further keys of [parallel]
+  std::string data;                   // a key that one rank is given, too
+};
+
+void PrintTo(const Ranks& ranks, std::ostream* out) { *out << ranks.name; }
+
+std::vector<std::string> sets_of(const Ranks& ranks) {
+  std::vector<std::string> sets{"parallel.dp=" + std::to_string(ranks.dp), "parallel.cp=" + std::to_string(ranks.cp)};
+  for (const std::string& key : ranks.parallel) sets.push_back("parallel." + key);
+  if (!ranks.data.empty()) sets.push_back("data." + ranks.data);
+  return sets;
+}
+
+class RanksRun : public testing::TinyRun, public ::testing::WithParamInterface<Ranks> {};
+
+TEST_P(RanksRun, LossesAreThoseOfOneRank) {
+  const auto result = [&](const Ranks& ranks, const std::string& output) {
+    std::vector<std::string> sets = sets_of(ranks);
+    for (const char* set : {"train.steps=10", "train.batch_size=2", "train.save_every=0"}) sets.emplace_back(set);
+    sets.push_back("train.output=" + dir.file(output));
+    return run(sets);
+  };
+  const TrainResult one = result({"one", 1, 1, {}, GetParam().data}, "one");
+  const TrainResult many = result(GetParam(), "many");
+  ASSERT_EQ(one.metrics.size(), 11u);
+  ASSERT_EQ(many.metrics.size(), 11u);
+  EXPECT_NEAR(*many.heldout_before, *one.heldout_before, 1e-5);
+  EXPECT_NEAR(*many.heldout_after, *one.heldout_after, 1e-5);
+  for (size_t step = 1; step <= 10; ++step) {
+    const StepMetrics &got = many.metrics[step], &want = one.metrics[step];
+    EXPECT_NEAR(got.loss, want.loss, 1e-5) << "step " << step;
+    EXPECT_NEAR(got.grad_norm, want.grad_norm, 1e-4 * want.grad_norm) << "step " << step;
+    EXPECT_EQ(got.tokens, want.tokens);
+    EXPECT_GE(got.balance, 1.0);
+    EXPECT_EQ(got.backends, want.backends);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, RanksRun,
+                         ::testing::Values(Ranks{"cp2", 1, 2, {"chunk_size=8"}, ""},
+                                           Ranks{"cp4_three_stages", 1, 4, {"chunk_size=5", "stages=3"}, ""},
+                                           Ranks{"cp2_stages_chosen", 1, 2, {"chunk_size=8", "stages=0"}, ""},
+                                           Ranks{"dp2_cp2", 2, 2, {"chunk_size=8"}, ""}, Ranks{"dp2", 2, 1, {}, ""},
+                                           Ranks{"ranks_without_tokens", 1, 4, {"chunk_size=24"}, ""},
+                                           Ranks{"short_documents", 1, 2, {"chunk_size=40"}, "packing=false"}),
+                         [](const auto& info) { return info.param.name; });
+
+class ParallelRun : public testing::TinyRun {
+ protected:
+  const std::vector<std::string> cp2 = {"parallel.cp=2", "parallel.chunk_size=8", "parallel.stages=2"};
+
+  std::vector<std::string> into(const std::string& output) const {
+    std::vector<std::string> sets = cp2;
+    sets.push_back("train.output=" + dir.file(output));
+    return sets;
+  }
+};
+
+TEST_F(ParallelRun, GoesOnBitForBit) {
+  const std::vector<std::string> whole = numbers(run(into("whole")).metrics);
+  const TrainHooks hooks{.on_step = [](const StepMetrics& m) {
+    if (m.step == 5) throw Error(ErrorCode::kIo, "stopped");
+  }};
+  expect_error(ErrorCode::kIo, {"rank 0 of 2", "stopped"}, [&] { train(plan(into("cut")), hooks); });
+  EXPECT_EQ(newest_checkpoint(dir.file("cut")), dir.file("cut/checkpoints/step-00000004"));
+  EXPECT_EQ(numbers(run(into("cut"), Resume::kYes).metrics), whole);
+  EXPECT_EQ(read_whole_file(dir.file("cut/checkpoints/step-00000008/model.safetensors")),
+            read_whole_file(dir.file("whole/checkpoints/step-00000008/model.safetensors")));
+}
+
+TEST_F(ParallelRun, ActivationCheckpointingChangesNoNumber) {
+  const auto plain = numbers(run(into("plain")).metrics);
+  std::vector<std::string> sets = into("recomputed");
+  sets.emplace_back("train.activation_checkpointing=true");
+  EXPECT_EQ(numbers(run(sets).metrics), plain);
+}
+
+TEST_F(ParallelRun, Bf16Trains) {
+  std::vector<std::string> sets = into("bf16");
+  sets.emplace_back("train.dtype=bf16");
+  const TrainResult result = run(sets);
+  EXPECT_LT(result.metrics.back().loss, result.metrics[1].loss);
+}
+
+TEST_F(ParallelRun, ATraceHoldsAttentionAndExchangesOfEveryRank) {
+  std::vector<std::string> sets = into("traced");
+  sets.emplace_back("train.steps=1");
+  sets.emplace_back("train.warmup_steps=0");
+  TrainPlan traced = plan(sets);
+  traced.trace = std::make_shared<Trace>();
+  train(traced, {});
+  std::map<std::string, int> attention[2];
+  int exchanges[2] = {0, 0};
+  for (const Trace::Span& span : traced.trace->spans()) {
+    EXPECT_LE(span.begin, span.end);
+    if (span.lane == "attention") ++attention[span.rank][span.name];
+    if (span.lane == "exchange") ++exchanges[span.rank];
+  }
+  for (const int rank : {0, 1}) {
+    // Two layers.
+    const std::map<std::string, int> expected{{"forward host", 2},  {"forward stage 0", 2},  {"forward stage 1", 2},
+                                              {"backward host", 2}, {"backward stage 0", 2}, {"backward stage 1", 2}};
+    EXPECT_EQ(attention[rank], expected) << "rank " << rank;
+    EXPECT_GE(exchanges[rank], 2 * (2 + 2 + 2)) << "rank " << rank;
+  }
+  const auto json = nlohmann::json::parse(traced.trace->to_json());
+  EXPECT_GT(json["traceEvents"].size(), 24u);
+  for (const auto& event : json["traceEvents"]) EXPECT_TRUE(event["ph"] == "X" || event["ph"] == "M") << event;
+}
+
+TEST_F(ParallelRun, ADryPlanTellsTheRanks) {
+  EXPECT_THAT(describe(plan(cp2)), HasSubstr("ranks     2 (threads): dp 1, cp 2, chunks of 8"));
+}
+
+TEST_F(ParallelRun, ANonFiniteLossIsNamedOnce) {
+  const SafetensorsFile file = SafetensorsFile::open(dir.file("model/model.safetensors"));
+  std::vector<NamedTensor> weights;
+  for (const std::string& name : file.names()) {
+    weights.push_back({name, file.tensor(name).clone()});
+    if (name == "model.layers.1.mlp.up_proj.weight") {
+      weights.back().tensor[3][4] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+  write_safetensors(dir.file("model/model.safetensors"), weights, {});
+  for (const std::string dp : {"1", "2"}) {
+    std::vector<std::string> sets = into("run" + dp);
+    sets.emplace_back("data.heldout=[]");
+    sets.push_back("parallel.dp=" + dp);
+    try {
+      run(sets);
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kNonFinite);
+      const std::string text = error.what();
+      for (const char* part : {"step 1: the loss is", "model.layers.1.mlp on rank 0", "model.layers.1.mlp.up_proj"}) {
+        EXPECT_THAT(text, HasSubstr(part));
+      }
+      EXPECT_EQ(text.find("the loss is"), text.rfind("the loss is"));
+    }
+    EXPECT_FALSE(newest_checkpoint(dir.file("run" + dp)).has_value());
+  }
+}
+
+TEST_F(ParallelRun, RanksThatPlannedDifferentRunsAreNamed) {
+  const TrainPlan two = plan(cp2);
+  std::vector<std::string> other = cp2;
+  other.emplace_back("train.lr=0.5");
+  const TrainPlan another = plan(other);
+  expect_error(ErrorCode::kRankDisagreement, {"the run", "on rank 0", "on rank 1"}, [&] {
+    run_threads_group(2, {}, [&](CpGroup& world) { train(world.rank() == 1 ? another : two, {}, world); });
+  });
+  EXPECT_FALSE(std::filesystem::exists(dir.file("run")));
+}
+
+TEST(DeviceMesh, RowsShareASequence) {
+  run_threads_group(6, {}, [](CpGroup& world) {
+    const DeviceMesh mesh = make_device_mesh(world, {.dp = 2, .cp = 3});
+    EXPECT_EQ(mesh.cp->size(), 3);
+    EXPECT_EQ(mesh.cp->rank(), world.rank() % 3);
+    EXPECT_EQ(mesh.dp_rank, world.rank() / 3);
+    at::Tensor sum = at::tensor({int64_t{world.rank()}}, at::kLong);
+    mesh.cp->all_reduce(sum, ReduceOp::kSum)->wait();
+    EXPECT_EQ(sum.item<int64_t>(), mesh.dp_rank == 0 ? 0 + 1 + 2 : 3 + 4 + 5);
+  });
+}
+
+TEST(DeviceMesh, AShapeThatIsNotTheWorldNamesBoth) {
+  expect_error(ErrorCode::kConfig, {"parallel.dp = 2", "parallel.cp = 2", "4 ranks", "3"},
+               [] { run_threads_group(3, {}, [](CpGroup& world) { make_device_mesh(world, {.dp = 2, .cp = 2}); }); });
+}
+
+}  // namespace
+}  // namespace attnmux
