@@ -111,23 +111,12 @@ Finding gpus() {
   Finding finding{.name = "GPUs",
                   .purpose = "--device cuda; the Hopper kernels want compute capability 9.0",
                   .remedy = "none is visible (CUDA_VISIBLE_DEVICES hides them, too); --device cpu runs everything"};
-  const Library library("libcuda.so.1");
-  const auto init = library.function<int (*)(unsigned)>("cuInit");
-  const auto count_of = library.function<int (*)(int*)>("cuDeviceGetCount");
-  const auto name_of = library.function<int (*)(char*, int, int)>("cuDeviceGetName");
-  const auto attribute_of = library.function<int (*)(int*, int, int)>("cuDeviceGetAttribute");
-  int count = 0;
-  if (!init || !count_of || !name_of || !attribute_of || init(0) != 0 || count_of(&count) != 0) return finding;
-  for (int device = 0; device < count; ++device) {
-    char name[128] = "";
-    int major = 0, minor = 0;  // attributes 75 and 76: compute capability
-    name_of(name, sizeof name - 1, device);
-    attribute_of(&major, 75, device);
-    attribute_of(&minor, 76, device);
-    finding.version += (device == 0 ? "" : ", ") + std::string(name) + " (" + std::to_string(major) + "." +
-                       std::to_string(minor) + ")";
+  const std::vector<Gpu> visible = visible_gpus();
+  for (const Gpu& gpu : visible) {
+    finding.version += (finding.version.empty() ? "" : ", ") + gpu.name + " (" + std::to_string(gpu.arch / 10) + "." +
+                       std::to_string(gpu.arch % 10) + ")";
   }
-  finding.found = count > 0;
+  finding.found = !visible.empty();
   return finding;
 }
 
@@ -165,6 +154,26 @@ Finding mpi() {
 }
 
 }  // namespace
+
+std::vector<Gpu> visible_gpus() {
+  const Library library("libcuda.so.1");
+  const auto init = library.function<int (*)(unsigned)>("cuInit");
+  const auto count_of = library.function<int (*)(int*)>("cuDeviceGetCount");
+  const auto name_of = library.function<int (*)(char*, int, int)>("cuDeviceGetName");
+  const auto attribute_of = library.function<int (*)(int*, int, int)>("cuDeviceGetAttribute");
+  std::vector<Gpu> gpus;
+  int count = 0;
+  if (!init || !count_of || !name_of || !attribute_of || init(0) != 0 || count_of(&count) != 0) return gpus;
+  for (int device = 0; device < count; ++device) {
+    char name[128] = "";
+    int major = 0, minor = 0;  // attributes 75 and 76: compute capability
+    name_of(name, sizeof name - 1, device);
+    attribute_of(&major, 75, device);
+    attribute_of(&minor, 76, device);
+    gpus.push_back({.name = name, .arch = major * 10 + minor});
+  }
+  return gpus;
+}
 
 std::vector<Finding> examine_system() {
   // LibTorch's CUDA part first: it brings libraries that are then found by name.

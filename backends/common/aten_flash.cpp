@@ -6,6 +6,9 @@
 
 #include <limits>
 
+#include "common/aten_tensors.h"
+#include "common/positive_scale.h"
+
 namespace attnmux {
 namespace {
 
@@ -19,20 +22,6 @@ at::Tensor to_kernel(const at::Tensor& thd) {
 }
 
 at::Tensor to_thd(const at::Tensor& kernel) { return kernel.squeeze(0).transpose(0, 1); }
-
-// The causal kernel writes -inf into the scores before it scales them, so it wants a positive scale: the sign moves
-// into q, and a scale of 0 becomes q = 0.
-struct PositiveScale {
-  double q_factor = 1;
-  double softmax_scale = 1;
-  at::Tensor apply(const at::Tensor& q) const { return q_factor == 1 ? q : q * q_factor; }
-};
-
-PositiveScale make_positive(double softmax_scale) {
-  if (softmax_scale > 0) return {.softmax_scale = softmax_scale};
-  if (softmax_scale < 0) return {.q_factor = -1, .softmax_scale = -softmax_scale};
-  return {.q_factor = 0};
-}
 
 // The kernel adds the dk and dv of a group's query heads up in the tensors' own dtype. In bf16 and fp16 that costs up
 // to six times the error of a plain implementation (measured on dv, groups of 8), so each query head gets its own k and
@@ -51,16 +40,10 @@ BackwardResult backward_with_own_heads(BackwardArgs args, const AtenFlashOptions
   return result;
 }
 
-bool nothing_to_do(const at::Tensor& q, const at::Tensor& k) { return q.numel() == 0 || k.numel() == 0; }
-
 }  // namespace
 
 ForwardResult aten_flash_forward(const ForwardArgs& args, const AtenFlashOptions& options) {
-  if (nothing_to_do(args.q, args.k)) {
-    const auto lse_dtype = args.q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    return {.out = at::zeros(args.q.sizes(), args.q.options()),
-            .lse = at::full({args.q.size(0), args.q.size(1)}, -kInfinity, args.q.options().dtype(lse_dtype))};
-  }
+  if (nothing_to_do(args.q, args.k)) return empty_forward(args.q);
   const PositiveScale scale = make_positive(args.softmax_scale);
   auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
       to_kernel(scale.apply(args.q)), to_kernel(args.k), to_kernel(args.v), /*dropout_p=*/0.0, options.is_causal,
@@ -73,11 +56,7 @@ ForwardResult aten_flash_forward(const ForwardArgs& args, const AtenFlashOptions
 }
 
 BackwardResult aten_flash_backward(const BackwardArgs& args, const AtenFlashOptions& options) {
-  if (nothing_to_do(args.q, args.k)) {
-    return {.dq = at::zeros(args.q.sizes(), args.q.options()),
-            .dk = at::zeros(args.k.sizes(), args.k.options()),
-            .dv = at::zeros(args.v.sizes(), args.v.options())};
-  }
+  if (nothing_to_do(args.q, args.k)) return empty_backward(args);
   if (needs_own_heads(args.q, args.k)) return backward_with_own_heads(args, options);
   // The kernel computes exp(score - lse); -inf - (-inf) would be NaN where any finite lse gives the right 0.
   const at::Tensor lse = args.lse.masked_fill(args.lse == -kInfinity, 0);

@@ -25,4 +25,16 @@ at::Tensor dense_mask(const AttnMaskSpec& mask, std::string_view backend) {
   return dense;
 }
 
+at::Tensor empty_rows(const AttnMaskSpec& mask) {
+  at::Tensor empty = at::zeros({mask.total_q()}, at::kBool);
+  bool* row = empty.data_ptr<bool>();
+  for (int64_t q = 0; q < mask.total_q(); ++q) row[q] = mask.keys_of_row(q).empty();
+  return empty;
+}
+
+at::Device device_of(const AttentionShape& shape) {
+  if (shape.device == DeviceKind::kCpu) return at::kCPU;
+  return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(shape.device_index));
+}
+
 }  // namespace attnmux

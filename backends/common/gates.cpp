@@ -1,5 +1,6 @@
 #include "common/gates.h"
 
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -100,6 +101,19 @@ std::optional<Reason> no_dropout(const AttentionRequest& request) {
   return refuse(ReasonCode::kDropout, number(request.dropout), "0", "set attention_dropout to 0");
 }
 
+std::optional<Reason> no_deterministic_backward(const AttentionRequest& request) {
+  if (!request.deterministic || !request.training) return std::nullopt;
+  return refuse(ReasonCode::kDeterministic, "a deterministic backward", "gradients that are summed in any order",
+                "choose another backend, or drop require = { deterministic = true }");
+}
+
+std::optional<Reason> int32_tokens(const AttentionRequest& request) {
+  constexpr int64_t kLimit = std::numeric_limits<int32_t>::max();
+  if (request.max_tokens <= kLimit) return std::nullopt;
+  return refuse(ReasonCode::kLength, std::to_string(request.max_tokens) + " tokens",
+                "at most " + std::to_string(kLimit) + " tokens, counted in 32 bits", "shorten the packed sequence");
+}
+
 namespace gates_internal {
 
 std::optional<Reason> masks_within(const AttentionRequest& request, std::initializer_list<MaskFamily> taken) {
@@ -132,6 +146,12 @@ std::optional<Reason> at_most_tokens(const AttentionRequest& request, int64_t li
   return refuse(ReasonCode::kLength, std::to_string(request.max_tokens) + " tokens",
                 "at most " + std::to_string(limit) + " tokens, for memory grows with their square",
                 "shorten the sequences or choose a backend with linear memory");
+}
+
+std::optional<Reason> at_least_arch(const AttentionRequest& request, int32_t least) {
+  if (request.device_arch == 0 || request.device_arch >= least) return std::nullopt;
+  return refuse(ReasonCode::kDeviceArch, "sm_" + std::to_string(request.device_arch),
+                "sm_" + std::to_string(least) + " or newer", "choose another backend on this GPU");
 }
 
 }  // namespace gates_internal

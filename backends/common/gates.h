@@ -34,12 +34,15 @@ std::optional<Reason> single_rank(const AttentionRequest& request);  // cp_size 
 std::optional<Reason> no_softcap(const AttentionRequest& request);
 std::optional<Reason> no_attention_sink(const AttentionRequest& request);
 std::optional<Reason> no_dropout(const AttentionRequest& request);
+std::optional<Reason> no_deterministic_backward(const AttentionRequest& request);  // not in training
+std::optional<Reason> int32_tokens(const AttentionRequest& request);               // below 2^31; an unknown length passes
 
 namespace gates_internal {
 std::optional<Reason> masks_within(const AttentionRequest& request, std::initializer_list<MaskFamily> taken);
 std::optional<Reason> dtype_among(const AttentionRequest& request, std::initializer_list<DType> taken);
 std::optional<Reason> on_device(const AttentionRequest& request, DeviceKind taken);
 std::optional<Reason> at_most_tokens(const AttentionRequest& request, int64_t limit);
+std::optional<Reason> at_least_arch(const AttentionRequest& request, int32_t least);
 }  // namespace gates_internal
 
 // Every family of the request lies in one of `taken`.
@@ -62,6 +65,12 @@ std::optional<Reason> on_device(const AttentionRequest& request) {
 template <int64_t limit>
 std::optional<Reason> at_most_tokens(const AttentionRequest& request) {
   return gates_internal::at_most_tokens(request, limit);
+}
+
+// The GPU's compute capability as in AttentionRequest::device_arch. An unknown one (0) passes.
+template <int32_t least>
+std::optional<Reason> at_least_arch(const AttentionRequest& request) {
+  return gates_internal::at_least_arch(request, least);
 }
 
 }  // namespace attnmux

@@ -54,7 +54,7 @@ class FlashBackend final : public AttentionBackend {
   BackendInfo info() const override {
     return {.id = std::string(kId),
             .version = ATTNMUX_VERSION,
-            .description = "ATen's fused CPU attention: full, causal, packed documents; linear memory"};
+            .description = "ATen's fused attention: full, causal, packed documents, on CUDA windows; linear memory"};
   }
 
   Support query(const AttentionRequest& request) const noexcept override { return run_gates(kGates, request); }

@@ -21,14 +21,13 @@ constexpr Gate kGates[] = {
     valid_heads,
     valid_head_dims,
     at_most_tokens<kMaxDenseTokens>,
-    on_device<DeviceKind::kCpu>,
     no_softcap,
     no_attention_sink,
     no_dropout,
 };
 
 struct ReferencePrepared final : Prepared {
-  at::Tensor attended;  // [tokens_q, tokens_k] bool
+  at::Tensor attended;  // [tokens_q, tokens_k] bool, on the device of the calls
 };
 
 at::ScalarType compute_dtype(const at::Tensor& q) { return q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
@@ -53,14 +52,14 @@ class ReferenceBackend final : public AttentionBackend {
 
   Support query(const AttentionRequest& request) const noexcept override { return run_gates(kGates, request); }
 
-  std::shared_ptr<const Prepared> prepare(const AttnMaskSpec& mask, const AttentionShape&) const override {
+  std::shared_ptr<const Prepared> prepare(const AttnMaskSpec& mask, const AttentionShape& shape) const override {
     auto prepared = std::make_shared<ReferencePrepared>();
-    prepared->attended = dense_mask(mask, kId);
+    prepared->attended = dense_mask(mask, kId).to(device_of(shape));
     return prepared;
   }
 
   ForwardResult forward(const Prepared& prepared, const ForwardArgs& args) const override {
-    const at::Tensor attended = prepared_as<ReferencePrepared>(prepared, kId).attended.to(args.q.device());
+    const at::Tensor attended = prepared_as<ReferencePrepared>(prepared, kId).attended;
     const at::ScalarType compute = compute_dtype(args.q);
     const int64_t heads_q = args.q.size(1);
     const auto options = args.q.options();
@@ -83,7 +82,7 @@ class ReferenceBackend final : public AttentionBackend {
   // With P = exp(S - lse), dP = dout v^T and delta = rowsum(dout * out): dS = P * (dP - delta), and from it dq, dk.
   // (Dao et al., FlashAttention, appendix B.4.)
   BackwardResult backward(const Prepared& prepared, const BackwardArgs& args) const override {
-    const at::Tensor attended = prepared_as<ReferencePrepared>(prepared, kId).attended.to(args.q.device());
+    const at::Tensor attended = prepared_as<ReferencePrepared>(prepared, kId).attended;
     const at::ScalarType compute = compute_dtype(args.q);
     const int64_t heads_q = args.q.size(1);
     at::Tensor dq = at::empty(args.q.sizes(), args.q.options());

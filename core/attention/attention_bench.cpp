@@ -1,7 +1,9 @@
 #include "attnmux/attention_bench.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/Event.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <chrono>
@@ -31,7 +33,8 @@ struct Inputs {
 Inputs random_inputs(const AttentionBenchOptions& options) {
   at::manual_seed(kSeed);
   const auto normal = [&](int64_t tokens, int64_t heads) {
-    return at::randn({tokens, heads, options.head_dim}, at::kFloat).to(options.device, scalar_type(options.dtype));
+    return at::randn({tokens, heads, options.head_dim}, at::device(options.device).dtype(at::kFloat))
+        .to(scalar_type(options.dtype));
   };
   return {normal(options.mask.total_q(), options.heads_q), normal(options.mask.total_k(), options.heads_kv),
           normal(options.mask.total_k(), options.heads_kv), normal(options.mask.total_q(), options.heads_q)};
@@ -63,14 +66,55 @@ class Contender {
   ForwardResult result_;
 };
 
-template <class Work>
-double milliseconds(const at::Device& device, const Work& work) {
-  synchronize(device);
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  synchronize(device);
+struct CallTime {
+  double ms = 0;
+  double host_ms = 0;  // until the call returned
+};
+
+double since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(const at::Device& device) : device_(device) {
+    constexpr int64_t kBytes = int64_t{512} << 20;  // of no GPU's cache, and some 0.1 ms to write
+    if (device.is_cuda()) cold_ = at::empty({kBytes}, at::device(device).dtype(at::kByte));
+  }
+
+  template <class Work>
+  CallTime time(const Work& work) {
+    return device_.is_cuda() ? on_gpu(work) : on_cpu(work);
+  }
+
+ private:
+  template <class Work>
+  static CallTime on_cpu(const Work& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const double ms = since(start);
+    return {.ms = ms, .host_ms = ms};
+  }
+
+  template <class Work>
+  CallTime on_gpu(const Work& work) {
+    c10::Event before(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
+    c10::Event after(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
+    const c10::Stream stream = c10::impl::VirtualGuardImpl(device_.type()).getStream(device_);
+    synchronize(device_);
+    cold_.zero_();
+    before.record(stream);
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const double host_ms = since(start);
+    after.record(stream);
+    after.synchronize();
+    return {.ms = before.elapsedTime(after), .host_ms = host_ms};
+  }
+
+  at::Device device_;
+  at::Tensor cold_;
+};
 
 void check(const AttentionBenchOptions& options) {
   const auto fail = [](const std::string& text) { throw Error(ErrorCode::kInvalidArgument, "bench: " + text); };
@@ -107,7 +151,8 @@ std::vector<AttentionBenchRow> bench_attention(const AttentionBenchOptions& opti
   }
 
   const size_t passes = options.backward ? 2 : 1;
-  std::vector<std::vector<double>> times(rows.size());  // by row and round
+  std::vector<std::vector<double>> times(rows.size()), host_times(rows.size());  // by row and round
+  Stopwatch stopwatch(options.device);
   for (int64_t round = -1; round < options.repetitions; ++round) {
     for (size_t row = 0; row < rows.size(); ++row) {
       const std::optional<Contender>& contender = contenders[row / passes];
@@ -116,7 +161,9 @@ std::vector<AttentionBenchRow> bench_attention(const AttentionBenchOptions& opti
       if (round < 0) {
         rows[row].extra_bytes = peak_extra_bytes(options.device, work);  // also warms up
       } else {
-        times[row].push_back(milliseconds(options.device, work));
+        const CallTime time = stopwatch.time(work);
+        times[row].push_back(time.ms);
+        host_times[row].push_back(time.host_ms);
       }
     }
   }
@@ -127,6 +174,7 @@ std::vector<AttentionBenchRow> bench_attention(const AttentionBenchOptions& opti
                          static_cast<double>(options.head_dim) * (row % passes == 0 ? 1.0 : 2.5);
     rows[row].ms = median(times[row]);
     rows[row].ms_min = *std::min_element(times[row].begin(), times[row].end());
+    if (options.device.is_cuda()) rows[row].host_ms = median(host_times[row]);
     rows[row].tflops = flops / (rows[row].ms * 1e9);
     const std::vector<double>& first = times[row % passes];
     if (first.empty()) continue;

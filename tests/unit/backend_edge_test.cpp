@@ -328,6 +328,7 @@ TEST_P(BackendEdge, RefusesAllAtOnceWithCodes) {
   for (const Reason& reason : backend().query(request).reasons) codes.emplace_back(to_string(reason.code));
   for (ReasonCode code : {ReasonCode::kHeads, ReasonCode::kHeadDim, ReasonCode::kDevice, ReasonCode::kSoftcap,
                           ReasonCode::kSink, ReasonCode::kDropout}) {
+    if (code == ReasonCode::kDevice && backend().info().id == "reference") continue;  // runs anywhere
     EXPECT_NE(std::find(codes.begin(), codes.end(), to_string(code)), codes.end()) << to_string(code);
   }
 }

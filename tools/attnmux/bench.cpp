@@ -28,6 +28,7 @@ ordered_json to_json(const AttentionBenchRow& row, const std::string& mask, int6
   }
   json["ms"] = row.ms;
   json["ms_min"] = row.ms_min;
+  json["host_ms"] = row.host_ms ? ordered_json(*row.host_ms) : ordered_json();
   json["tflops"] = row.tflops;
   json["ratio_to_first"] = row.ratio_to_first ? ordered_json(*row.ratio_to_first) : ordered_json();
   json["extra_bytes"] = row.extra_bytes ? ordered_json(*row.extra_bytes) : ordered_json();
@@ -43,7 +44,8 @@ std::vector<std::string> to_cells(const AttentionBenchRow& row, const std::strin
     return cells;
   }
   for (const std::string& cell :
-       {fixed(row.ms, 3), fixed(row.ms_min, 3), fixed(row.tflops, 3),
+       {fixed(row.ms, 3), fixed(row.ms_min, 3), row.host_ms ? fixed(*row.host_ms, 3) : std::string("-"),
+        fixed(row.tflops, 3),
         row.ratio_to_first ? fixed(*row.ratio_to_first, 2) : std::string("-"),
         row.extra_bytes ? fixed(static_cast<double>(*row.extra_bytes) / (1 << 20), 1) : std::string("-")}) {
     cells.push_back(cell);
@@ -75,7 +77,10 @@ int run_bench(const Arguments& arguments) {
            "Measures attention of several backends on random normal tensors, in one process and in turns. Per mask,\n"
            "backend and pass: median and least time, TFLOP/s (4 x attended pairs x heads x head_dim, 2.5 times that\n"
            "backward), the speed against the first backend named (above 1: faster than it; the median over rounds),\n"
-           "and the peak of memory that one call takes beyond its inputs. A backend that declines prints its reasons.\n"
+           "and the peak of memory that one call takes beyond its inputs; on a GPU, where times are taken with events,
+"
+           "also the host's time of a call. A backend that declines prints its reasons.
+"
            "`attnmux bench plan` measures planning, `attnmux bench train` training steps, `attnmux bench comm` "
            "exchanges.",
        .examples = {
@@ -105,7 +110,7 @@ int run_bench(const Arguments& arguments) {
 
   ordered_json document = ordered_json::array();
   std::vector<std::vector<std::string>> table{
-      {"mask", "area", "backend", "pass", "ms", "ms_min", "tflops", "ratio_to_first", "extra_MiB"}};
+      {"mask", "area", "backend", "pass", "ms", "ms_min", "host_ms", "tflops", "ratio_to_first", "extra_MiB"}};
   bool executed = false;
   for (const auto& [text, mask] : parsed) {
     const auto rows = bench_attention({.mask = mask,

@@ -7,6 +7,7 @@
 // LibTorch's CUDA part where it is installed. One thread at a time.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,12 @@ struct Finding {
 };
 
 ATTNMUX_API std::vector<Finding> examine_system();
+
+struct Gpu {
+  std::string name;
+  int32_t arch = 0;  // 90 for compute capability 9.0
+};
+// Those that the driver shows, in its order; none without a driver.
+ATTNMUX_API std::vector<Gpu> visible_gpus();
 
 }  // namespace attnmux
