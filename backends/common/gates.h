@@ -35,7 +35,7 @@ std::optional<Reason> no_softcap(const AttentionRequest& request);
 std::optional<Reason> no_attention_sink(const AttentionRequest& request);
 std::optional<Reason> no_dropout(const AttentionRequest& request);
 std::optional<Reason> no_deterministic_backward(const AttentionRequest& request);  // not in training
-std::optional<Reason> int32_tokens(const AttentionRequest& request);               // below 2^31; an unknown length passes
+std::optional<Reason> int32_tokens(const AttentionRequest& request);  // below 2^31; an unknown length passes
 
 namespace gates_internal {
 std::optional<Reason> masks_within(const AttentionRequest& request, std::initializer_list<MaskFamily> taken);

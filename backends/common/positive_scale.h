@@ -1,5 +1,5 @@
-// A softmax_scale that ATen's fused kernels take: they look for the largest unscaled score, and some write -inf into the
-// scores before they scale them, so that they want a positive one.
+// A softmax_scale that ATen's fused kernels take: they look for the largest unscaled score, and some write -inf into
+// the scores before they scale them, so that they want a positive one.
 //
 //   const PositiveScale scale = make_positive(args.softmax_scale);
 //   kernel(scale.apply(q), ..., scale.softmax_scale);     // forward

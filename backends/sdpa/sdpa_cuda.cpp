@@ -75,10 +75,9 @@ at::ScalarType scalar_type(DType dtype) {
 at::Tensor additive(const AttnMaskSpec& mask, const AttentionShape& shape) {
   constexpr int64_t kStep = 16;  // what the kernel wants of the stride of a row
   const at::Tensor attended = dense_mask(mask, kId).to(device_of(shape));
-  const at::Tensor bias =
-      at::zeros({mask.total_q(), (mask.total_k() + kStep - 1) / kStep * kStep},
-                at::device(device_of(shape)).dtype(scalar_type(shape.dtype)))
-          .narrow(1, 0, mask.total_k());
+  const at::Tensor bias = at::zeros({mask.total_q(), (mask.total_k() + kStep - 1) / kStep * kStep},
+                                    at::device(device_of(shape)).dtype(scalar_type(shape.dtype)))
+                              .narrow(1, 0, mask.total_k());
   bias.masked_fill_(attended.logical_not(), -kInfinity);
   return bias.unsqueeze(0).unsqueeze(0);
 }
@@ -110,8 +109,7 @@ BackwardResult efficient_backward(const SdpaCudaPrepared& own, const BackwardArg
                                   const at::Tensor& k, const at::Tensor& v, double softmax_scale) {
   constexpr int64_t kLseStep = 32;
   const int64_t rows = (q.size(0) + kLseStep - 1) / kLseStep * kLseStep;
-  const at::Tensor lse =
-      at::constant_pad_nd(kernel_lse(args.lse), {0, rows - q.size(0)}, kInfinity).unsqueeze(0);
+  const at::Tensor lse = at::constant_pad_nd(kernel_lse(args.lse), {0, rows - q.size(0)}, kInfinity).unsqueeze(0);
   const at::Tensor no_dropout_state = at::empty({}, q.options().dtype(at::kLong));
   const auto [dq, dk, dv, dbias] = at::_scaled_dot_product_efficient_attention_backward(
       heads_first(aligned_rows(args.dout)), heads_first(q), heads_first(own_heads(k, q)), heads_first(own_heads(v, q)),

@@ -71,9 +71,9 @@ std::tuple<at::Tensor, at::Tensor> forward(int64_t handle, const at::Tensor& q, 
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(int64_t handle, const at::Tensor& dout, const at::Tensor& q,
-                                                        const at::Tensor& k, const at::Tensor& v,
-                                                        const at::Tensor& out, const at::Tensor& lse,
-                                                        double softmax_scale, bool deterministic) {
+                                                        const at::Tensor& k, const at::Tensor& v, const at::Tensor& out,
+                                                        const at::Tensor& lse, double softmax_scale,
+                                                        bool deterministic) {
   const Plan plan = plan_at(handle);
   const BackwardResult result =
       plan.backend->backward(*plan.prepared, {dout, q, k, v, out, lse, softmax_scale, deterministic});

@@ -14,7 +14,7 @@ ratio is the median over rounds of peer / ours, so that above 1 we are faster. F
 head_dim, 2.5 times that backward. host_ms is what a call took on the host.
 
 Set up outside the timing: our plan, FlexAttention's block mask and its compilation (--compile-workers processes compile
-ahead), cuDNN's plan, cu_seqlens, FFA's ranges and their merging. FFA has variants, and a mask several forms as ranges:
+ahead; torch.compile's default options), cuDNN's plan, cu_seqlens, FFA's ranges and their merging. FFA has variants, and a mask several forms as ranges:
 each is timed thrice, and the fastest that agrees with ours takes part in the rounds. Every contender's results are held
 against ours (relative error below 2e-2); one that differs is named under "disagrees", one that fails under "failed",
 and neither is timed.

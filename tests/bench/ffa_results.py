@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes backends/RESULTS.md from what ffa_peers.py measured.
 
-    tests/bench/ffa_results.py                # from tests/bench/results/{ffa_peers,ffa_versions}.json
+    tests/bench/ffa_results.py                # from tests/bench/results/ffa_peers.json and the kernels' headers
     tests/bench/ffa_results.py --check        # exit status 1 where the page is not what the files give
 
 A bar that a case misses is shown as missed, one that was not measured as not measured.
@@ -13,8 +13,9 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "tests" / "bench" / "results"
+MEASURED = ROOT / "tests" / "bench" / "results" / "ffa_peers.json"
 PAGE = ROOT / "backends" / "RESULTS.md"
+KERNELS = {"Forward": "ffa_fwd_sm90.cuh", "Backward": "ffa_bwd_sm90.cuh"}
 
 PEERS = {"cudnn": "cuDNN", "flex": "FlexAttention", "fa3": "FlashAttention-3", "ffa": "FFA"}
 ALL = ("full", "causal", "varlen_full", "varlen_causal", "window", "prefix_tree", "block_causal")
@@ -107,19 +108,29 @@ def disagreements(rows):
     return "None." if not seen else "\n".join(f"- {line}" for line in seen)
 
 
-def page(measured, versions):
+def history(name):
+    """What the header comment of a kernel says from "History" on."""
+    lines = (ROOT / "backends" / "ffa_sm90" / name).read_text().split("#pragma once")[0].splitlines()
+    begin = next((n for n, line in enumerate(lines) if line.startswith("// History")), None)
+    if begin is None:
+        sys.exit(f"{name}: its header comment has no line that begins with \"// History\"")
+    return "\n".join(line.removeprefix("//").removeprefix(" ") for line in lines[begin:])
+
+
+def page(measured):
     rows = measured["rows"]
     by_case = {(row["mask"], row["tokens"], row["heads"], row["head_dim"], row["pass"]): row for row in rows}
     cudnn = measured["cudnn"]
     parts = [
         "# magi on Hopper: measured",
-        "Written by `tests/bench/ffa_results.py` from `tests/bench/results/`; edit those, not this page.",
+        "Written by `tests/bench/ffa_results.py` from `tests/bench/results/ffa_peers.json`, which `tests/bench/ffa_peers.py` "
+        "measures, and the kernels' headers; not edited by hand.",
         f"{measured['date']}, commit {measured['commit']}, one {measured['card']}, driver {measured['driver']}, torch {measured['torch']}, CUDA "
         f"{measured['cuda']}, cuDNN {cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}. bf16, one sequence, random "
         f"normal inputs, all contenders in turns in one process, medians of {measured['rounds']} rounds: how, and the "
         "masks, in the header of `tests/bench/ffa_peers.py`. FLOPs count attended pairs. Speeds in TFLOP/s as "
         "forward/backward; in brackets our speed over the peer's, above 1: we are faster. FFA by its fastest variant "
-        "for each mask. *host* is what a call of ours took on the host.",
+        "for each mask, FlexAttention with the default options of torch.compile. *host* is what a call of ours took on the host.",
         "## Bars",
         bars(by_case),
         "Prefix tree of 16 branches, 65536 tokens, head_dim 128: time of forward and backward per attended pair over that "
@@ -129,8 +140,9 @@ def page(measured, versions):
         for tokens in sorted({row["tokens"] for row in rows if row["head_dim"] == head_dim}):
             parts += [f"## {tokens} tokens, head_dim {head_dim}", speeds(rows, tokens, head_dim)]
     parts += ["## Peers left out", "For they were off ours by more than 2e-2, or failed:\n\n" + disagreements(rows), "## Versions of the kernels",
-              table(["date", "commit", "what", "gained"],
-                    [[v["date"], v["commit"], v["what"], v["gained"] or "not measured apart"] for v in versions])]
+              "From their headers; each measured when it was written, in runs of its own."]
+    for title, name in KERNELS.items():
+        parts += [f"{title}, `ffa_sm90/{name}`:", f"```\n{history(name)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -138,7 +150,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     options = parser.parse_args()
-    text = page(*(json.loads((RESULTS / name).read_text()) for name in ("ffa_peers.json", "ffa_versions.json")))
+    text = page(json.loads(MEASURED.read_text()))
     if options.check:
         sys.exit(0 if PAGE.exists() and PAGE.read_text() == text else f"{PAGE.name} is not what the results give: run "
                                                                       "tests/bench/ffa_results.py")

@@ -101,13 +101,8 @@ TEST_P(AtenCuda, AgreesWithFloat64) {
         const at::Tensor lse = got.lse.masked_fill(empty, 0), want_lse = want.lse.masked_fill(empty, 0);
         EXPECT_LE(relative_error(lse, want_lse), std::min(precision.error, 1e-4)) << "lse";
         testing::poison({q, k});
-        const BackwardResult grads = backend->backward(*prepared, {.dout = dout,
-                                                                   .q = q,
-                                                                   .k = k,
-                                                                   .v = v,
-                                                                   .out = got.out,
-                                                                   .lse = got.lse,
-                                                                   .softmax_scale = scale});
+        const BackwardResult grads = backend->backward(
+            *prepared, {.dout = dout, .q = q, .k = k, .v = v, .out = got.out, .lse = got.lse, .softmax_scale = scale});
         EXPECT_LE(relative_error(grads.dq, want.dq), precision.error) << "dq";
         EXPECT_LE(relative_error(grads.dk, want.dk), precision.error) << "dk";
         EXPECT_LE(relative_error(grads.dv, want.dv), precision.error) << "dv";

@@ -45,8 +45,7 @@ std::vector<std::string> to_cells(const AttentionBenchRow& row, const std::strin
   }
   for (const std::string& cell :
        {fixed(row.ms, 3), fixed(row.ms_min, 3), row.host_ms ? fixed(*row.host_ms, 3) : std::string("-"),
-        fixed(row.tflops, 3),
-        row.ratio_to_first ? fixed(*row.ratio_to_first, 2) : std::string("-"),
+        fixed(row.tflops, 3), row.ratio_to_first ? fixed(*row.ratio_to_first, 2) : std::string("-"),
         row.extra_bytes ? fixed(static_cast<double>(*row.extra_bytes) / (1 << 20), 1) : std::string("-")}) {
     cells.push_back(cell);
   }
@@ -77,10 +76,9 @@ int run_bench(const Arguments& arguments) {
            "Measures attention of several backends on random normal tensors, in one process and in turns. Per mask,\n"
            "backend and pass: median and least time, TFLOP/s (4 x attended pairs x heads x head_dim, 2.5 times that\n"
            "backward), the speed against the first backend named (above 1: faster than it; the median over rounds),\n"
-           "and the peak of memory that one call takes beyond its inputs; on a GPU, where times are taken with events,
-"
-           "also the host's time of a call. A backend that declines prints its reasons.
-"
+           "and the peak of memory that one call takes beyond its inputs; on a GPU, where times are taken with "
+           "events,\n"
+           "also the host's time of a call. A backend that declines prints its reasons.\n"
            "`attnmux bench plan` measures planning, `attnmux bench train` training steps, `attnmux bench comm` "
            "exchanges.",
        .examples = {

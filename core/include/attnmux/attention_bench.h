@@ -3,10 +3,10 @@
 //
 //   std::vector<AttentionBenchRow> rows = bench_attention({.mask = mask, .backends = {"magi", "sdpa"}}, registry);
 //
-// Random normal q, k, v. On a GPU a call's time is between two events around it, behind a write of memory larger than the
-// second-level cache: inputs come from memory, and the host enqueues the call meanwhile, so that its own time is apart,
-// in host_ms. FLOPs = 4 * area * heads_q * head_dim forward, 2.5 times that backward. Runs on the calling
-// thread and whatever threads the backends use; allocates the tensors it needs.
+// Random normal q, k, v. On a GPU a call's time is between two events around it, behind a write of memory larger than
+// the second-level cache: inputs come from memory, and the host enqueues the call meanwhile, so that its own time is
+// apart, in host_ms. FLOPs = 4 * area * heads_q * head_dim forward, 2.5 times that backward. Runs on the calling thread
+// and whatever threads the backends use; allocates the tensors it needs.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -41,7 +41,7 @@ struct AttentionBenchRow {
   double ms = 0;                 // median
   double ms_min = 0;
   std::optional<double> host_ms;  // GPU: median of the time until the call returned to the host
-  double tflops = 0;  // by the median
+  double tflops = 0;              // by the median
   // Speed against the first backend, the median over rounds of (its time / this one's); above 1 is faster than it.
   // Nothing where the first declined.
   std::optional<double> ratio_to_first;
