@@ -105,20 +105,22 @@ INSTANTIATE_TEST_SUITE_P(Shapes, FusedOps,
                          [](const auto& info) { return info.param.name; });
 
 TEST(LinearCrossEntropy, ChunksJoinToTheWhole) {
-  // A vocabulary so large that a chunk holds 8 rows: 9 rows are two chunks, the last one short.
-  const int64_t vocab = kLogitChunkBytes / 4 / 8;
-  const at::Tensor hidden = random({9, 2}, 8);
+  // A chunk holds 512 rows of this vocabulary: 513 rows are two chunks, the last one short. A larger vocabulary with
+  // fewer rows would compare matrix products instead: sums of millions of fp32 terms differ with their order.
+  const int64_t rows = 513;
+  const int64_t vocab = kLogitChunkBytes / 4 / (rows - 1);
+  const at::Tensor hidden = random({rows, 2}, 8);
   const at::Tensor weight = random({vocab, 2}, 9);
-  const at::Tensor labels = at::arange(9, at::kLong).mul(1000);
-  expect_same([&](const auto& in) { return linear_cross_entropy(in[0], in[1], labels, 9); },
-              [&](const auto& in) { return linear_cross_entropy_reference(in[0], in[1], labels, 9); },
+  const at::Tensor labels = at::arange(rows, at::kLong).mul(100);
+  expect_same([&](const auto& in) { return linear_cross_entropy(in[0], in[1], labels, rows); },
+              [&](const auto& in) { return linear_cross_entropy_reference(in[0], in[1], labels, rows); },
               {hidden, weight});
   std::vector<int64_t> firsts;
   const at::Tensor losses = token_losses(hidden, weight, labels, [&](int64_t first, const at::Tensor& logits) {
     firsts.push_back(first);
     EXPECT_TRUE(close(logits, at::linear(hidden.narrow(0, first, logits.size(0)), weight), {.absolute = 1e-5}));
   });
-  EXPECT_EQ(firsts, (std::vector<int64_t>{0, 8}));
+  EXPECT_EQ(firsts, (std::vector<int64_t>{0, rows - 1}));
   const at::Tensor whole = at::log_softmax(at::linear(hidden, weight).to(at::kDouble), -1);
   EXPECT_TRUE(close(losses, whole.gather(1, labels.unsqueeze(1)).squeeze(1).neg(), {.absolute = 1e-5}));
 }
