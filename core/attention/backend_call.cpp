@@ -12,6 +12,15 @@
 namespace attnmux {
 namespace {
 
+// A GPU works behind the host: what fails in a call may have been launched before it.
+Error gpu_fault(const std::string& prefix, const std::string& text) {
+  return Error(ErrorCode::kDeviceError,
+               prefix +
+                   "the GPU reports a fault, of this call or of one before it since the last synchronisation; run "
+                   "once more with CUDA_LAUNCH_BLOCKING=1 to have the module that launched it named here: " +
+                   text);
+}
+
 // Runs `call` of a backend that took the request. A refusal now contradicts its query(); lack of memory gets its code.
 template <class Call>
 auto guarded(const std::string& prefix, const Call& call) {
@@ -20,11 +29,14 @@ auto guarded(const std::string& prefix, const Call& call) {
   try {
     return call();
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::kDeviceError) throw gpu_fault(prefix, error.what());
     if (error.code() != ErrorCode::kUnsupported && error.code() != ErrorCode::kInvalidArgument) throw;
     throw Error(ErrorCode::kContractBroken,
                 prefix + "query() took this request, yet the call was refused: " + error.what());
   } catch (const c10::OutOfMemoryError& error) {
     throw Error(ErrorCode::kOutOfMemory, prefix + error.what_without_backtrace());
+  } catch (const c10::AcceleratorError& error) {
+    throw gpu_fault(prefix, error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
     throw Error(ErrorCode::kOutOfMemory, prefix + "out of memory");
   }

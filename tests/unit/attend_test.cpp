@@ -306,6 +306,20 @@ TEST_F(Attend, OutOfMemoryKeepsItsCode) {
   error_of(ErrorCode::kOutOfMemory, [&] { run(causal_mask(8, 8), random_tensors(8, 8)); });
 }
 
+// Found by LibTorch, or by a backend behind its own launch.
+TEST_F(Attend, AFaultOfTheGpuNamesTheModule) {
+  for (const bool of_libtorch : {true, false}) {
+    fake->spoil_forward = [&](ForwardResult&) {
+      if (of_libtorch) throw c10::AcceleratorError({"kernel", "kernel.cu", 1}, /*code=*/700, "illegal memory access");
+      throw Error(ErrorCode::kDeviceError, "illegal memory access");
+    };
+    const std::string text = error_of(ErrorCode::kDeviceError,
+                                      [&] { run(causal_mask(8, 8), random_tensors(8, 8), {.module = "layers.3"}); });
+    EXPECT_THAT(text,
+                AllOf(HasSubstr("layers.3"), HasSubstr("illegal memory access"), HasSubstr("CUDA_LAUNCH_BLOCKING=1")));
+  }
+}
+
 TEST_F(Attend, RequestSaysWhatTheMaskIs) {
   const Tensors t = random_tensors(4, 9);
   const AttentionRequest request =
