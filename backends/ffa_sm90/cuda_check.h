@@ -15,6 +15,14 @@ inline void check(cudaError_t error, const char* what) {
   }
 }
 
+// Makes the current device's context that of this thread. Calls of the runtime do so by themselves, the driver's
+// functions (tensor maps) find it or fail: an autograd thread's first call to CUDA may be ours.
+inline void bind_context() {
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the current device");
+  check(cudaSetDevice(device), "binding the device to this thread");
+}
+
 inline int multiprocessors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device), "asking for the current device");

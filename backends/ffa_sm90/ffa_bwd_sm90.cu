@@ -124,6 +124,7 @@ int64_t backward_workspace_bytes(int64_t tokens_q, int64_t heads_q, int64_t head
 }
 
 void backward(const BackwardCall& call, cudaStream_t stream) {
+  bind_context();
   const Workspace workspace = split_workspace(call.workspace, call.q.tokens, call.q.heads, call.q.head_dim);
   const uint32_t rows = backward_rows(static_cast<int>(call.q.head_dim));
   const BwdParams params{

@@ -38,6 +38,7 @@ void launch(const FwdParams& params, cudaStream_t stream) {
 
 void forward(const ForwardCall& call, cudaStream_t stream) {
   if (call.q.tokens == 0) return;
+  bind_context();
   const FwdParams params{
       .q_map = make_tensor_map("q", call.q, call.element, forward_strips(static_cast<int>(call.q.head_dim)) * kStrip),
       .k_map = make_tensor_map("k", call.k, call.element, kTile),

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <thread>
 #include <tuple>
 
 #include "attnmux/attend.h"
@@ -271,6 +272,28 @@ TEST(FfaCallTest, backward_of_a_part_of_the_softmax) {
 }
 
 // A graph of one forward and one backward gives, on new inputs, what calls give.
+TEST(FfaCallTest, is_the_first_of_its_thread_to_use_the_gpu) {
+  SKIP_WITHOUT_HOPPER();
+  const auto backend = make_backend();
+  const AttentionShape shape = {.head_dim_v = 64, .dtype = DType::kBFloat16, .device = DeviceKind::kCuda};
+  const auto prepared = backend->prepare(causal_mask(65, 65), shape);
+  const at::Tensor q = at::randn({65, 1, 64}, at::device(at::kCUDA).dtype(at::kBFloat16));
+  const auto gradient = [&](const ForwardResult& result) {
+    return backend
+        ->backward(*prepared,
+                   {.dout = q, .q = q, .k = q, .v = q, .out = result.out, .lse = result.lse, .softmax_scale = 0.1})
+        .dq;
+  };
+  const ForwardResult result = backend->forward(*prepared, {q, q, q, 0.1});
+  const at::Tensor expected =
+      gradient(result).clone();  // what it allocated is free again: the threads allocate nothing
+  at::Tensor dq, out;
+  std::thread([&] { dq = gradient(result); }).join();
+  std::thread([&] { out = backend->forward(*prepared, {q, q, q, 0.1}).out; }).join();
+  EXPECT_TRUE(at::allclose(dq, expected, 1e-2, 1e-2));
+  EXPECT_TRUE(at::equal(out, result.out));
+}
+
 TEST(FfaCallTest, captured_in_a_graph) {
   SKIP_WITHOUT_HOPPER();
   for (const int64_t head_dim : {64, 128}) {
