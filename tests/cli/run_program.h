@@ -29,6 +29,7 @@ struct RunOptions {
   std::map<std::string, std::string> environment;  // added to the test's own
   int64_t largest_file = 0;                        // bytes that any file may reach, as on a full disk; 0: no limit
   std::string folder;                              // working directory; empty: the test's
+  std::vector<std::string> launcher;               // command that starts the program, "mpirun -n 2"
 };
 
 // A folder of its own, removed at the end.
@@ -66,7 +67,9 @@ inline Finished run_program(const std::vector<std::string>& arguments, const Run
   const std::string err = captured.file("err");
   const pid_t child = ::fork();
   if (child == 0) {
-    std::vector<char*> argv{const_cast<char*>(program.c_str())};
+    std::vector<char*> argv;
+    for (const std::string& word : options.launcher) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(const_cast<char*>(program.c_str()));
     for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
     if (!options.folder.empty() && ::chdir(options.folder.c_str()) != 0) ::_exit(126);
@@ -78,7 +81,7 @@ inline Finished run_program(const std::vector<std::string>& arguments, const Run
       ::setrlimit(RLIMIT_FSIZE, &limit);
       ::signal(SIGXFSZ, SIG_IGN);  // the write fails, as it would on a full disk
     }
-    ::execv(program.c_str(), argv.data());
+    ::execvp(argv[0], argv.data());
     ::_exit(127);
   }
   int status = 0;

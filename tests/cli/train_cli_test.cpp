@@ -19,6 +19,7 @@ using testing::Finished;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::run_program;
+using testing::RunOptions;
 
 class TrainCli : public ::testing::Test {
  protected:
@@ -141,6 +142,28 @@ TEST_F(TrainCli, APipeGetsPlainLinesAndTheRunFolderIsComplete) {
 
 TEST_F(TrainCli, SeveralProcessesAreRefused) {
   expect_refused(run_program({"train", config}, {.environment = {{"WORLD_SIZE", "2"}}}), 2, {"WORLD_SIZE=2"});
+}
+
+TEST_F(TrainCli, RanksAsProcessesTrainAsRanksAsThreads) {
+  if (std::string(ATTNMUX_MPIRUN).empty()) GTEST_SKIP() << "no mpirun; tools/setup installs it";
+  const auto losses = [&](const std::string& group, const RunOptions& options) {
+    const std::string run = folder.file(group);
+    const Finished finished =
+        run_program({"train", config, "--set", "parallel.group=" + group, "--set", "parallel.cp=2", "--set",
+                     "parallel.chunk_size=4", "--set", "train.output=" + run},
+                    options);
+    EXPECT_EQ(finished.status, 0) << finished.err;
+    std::istringstream lines(testing::contents(run + "/metrics.jsonl"));
+    std::vector<double> values;
+    for (std::string line; std::getline(lines, line);) values.push_back(json::parse(line)["loss"].get<double>());
+    return values;
+  };
+  const std::vector<double> threads = losses("threads", {});
+  const std::vector<double> processes =
+      losses("mpi", {.environment = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}},
+                     .launcher = {ATTNMUX_MPIRUN, "--oversubscribe", "-n", "2"}});
+  EXPECT_EQ(threads.size(), 3u);
+  EXPECT_THAT(processes, ::testing::Pointwise(::testing::DoubleNear(1e-5), threads));
 }
 
 TEST_F(TrainCli, BadModelsAreRefused) {
