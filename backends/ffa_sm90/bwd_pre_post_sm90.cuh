@@ -24,6 +24,8 @@ struct RowSumParams {
   float* dout_out;   // [heads_q, padded_q]
   int64_t out_token_stride, out_head_stride, dout_token_stride, dout_head_stride;
   int32_t total_q, padded_q, heads_q;
+  uint32_t caller;  // stored to *begun by the first block, see attnmux/launch_mark.h
+  uint32_t* begun;
 };
 
 // Eight elements of a row.
@@ -56,6 +58,7 @@ __device__ __forceinline__ float group_sum(float part) {
 // head_dim / 8 threads takes a row, 16 bytes of each tensor a thread.
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(256) ffa_row_sum_kernel(const RowSumParams params) {
+  if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0) store_to_host(params.begun, params.caller);
   constexpr int kThreads = kHeadDim / 8;
   const int row = blockIdx.x * (256 / kThreads) + threadIdx.x / kThreads;
   const int head = blockIdx.y;

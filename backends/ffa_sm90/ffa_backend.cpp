@@ -131,7 +131,8 @@ class FfaBackend final : public AttentionBackend {
                        .lse = static_cast<float*>(lse.mutable_data_ptr()),
                        .counter = static_cast<int32_t*>(counter.mutable_data_ptr()),
                        .softmax_scale = static_cast<float>(args.softmax_scale),
-                       .plan = own.forward_plan()},
+                       .plan = own.forward_plan(),
+                       .mark = own.mark()},
                       native(stream));
     return {.out = out, .lse = lse};
   }
@@ -167,7 +168,8 @@ class FfaBackend final : public AttentionBackend {
                         .workspace = workspace.mutable_data_ptr(),
                         .softmax_scale = static_cast<float>(args.softmax_scale),
                         .deterministic = args.deterministic,
-                        .plan = own.backward_plan()},
+                        .plan = own.backward_plan(),
+                        .mark = own.mark()},
                        native(stream));
     return {.dq = dq, .dk = dk, .dv = dv};
   }

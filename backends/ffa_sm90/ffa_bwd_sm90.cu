@@ -70,7 +70,9 @@ void launch(const BackwardCall& call, const BwdParams& params, const Workspace& 
                              .dout_head_stride = call.dout.head_stride,
                              .total_q = static_cast<int32_t>(call.q.tokens),
                              .padded_q = params.padded_q,
-                             .heads_q = static_cast<int32_t>(call.q.heads)};
+                             .heads_q = static_cast<int32_t>(call.q.heads),
+                             .caller = call.mark.caller,
+                             .begun = call.mark.begun};
   constexpr int kRowsOfBlock = 256 / (kHeadDim / 8);
   ffa_row_sum_kernel<T, kHeadDim>
       <<<dim3(static_cast<unsigned>(padded_q / kRowsOfBlock), heads_q), 256, 0, stream>>>(row_sum);

@@ -55,6 +55,8 @@ void forward(const ForwardCall& call, cudaStream_t stream) {
       .group = static_cast<int32_t>(call.q.heads / call.k.heads),
       .section_heads = section_heads(call),
       .total_q = static_cast<int32_t>(call.q.tokens),
+      .caller = call.mark.caller,
+      .begun = call.mark.begun,
   };
   const bool bf16 = call.element == Element::kBFloat16;
   if (call.q.head_dim == 128) {

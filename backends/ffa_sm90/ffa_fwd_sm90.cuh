@@ -483,6 +483,7 @@ __global__ void __launch_bounds__(FwdLayout<kHeadDim>::kThreads, 1)
   const uint32_t smem = (raw + 1023) & ~1023u;
   char* smem_generic = smem_raw + (smem - raw);
   if (threadIdx.x == 0) {
+    if (blockIdx.x == 0) store_to_host(params.begun, params.caller);
 #pragma unroll
     for (int slot = 0; slot < 2; ++slot) {
       mbarrier_init(smem + L::kQFull + slot * 8, 1);

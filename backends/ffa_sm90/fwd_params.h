@@ -39,6 +39,8 @@ struct FwdParams {
   int32_t group;          // query heads of one kv head
   int32_t section_heads;  // query heads whose K and V share the L2 at a time; divides heads_q
   int32_t total_q;
+  uint32_t caller;  // stored to *begun by the first block, see attnmux/launch_mark.h
+  uint32_t* begun;
 };
 
 }  // namespace attnmux::ffa_sm90

@@ -30,6 +30,12 @@ struct DeviceForwardPlan {
   int32_t num_q_tiles = 0;
 };
 
+// Who calls, and where the call's first kernel stores that it has begun; see attnmux/launch_mark.h.
+struct LaunchMark {
+  uint32_t caller = 0;
+  uint32_t* begun = nullptr;
+};
+
 struct ForwardCall {
   Element element = Element::kBFloat16;
   TensorView q, k, v, out;
@@ -37,6 +43,7 @@ struct ForwardCall {
   int32_t* counter = nullptr;  // one int of scratch
   float softmax_scale = 1.0f;
   DeviceForwardPlan plan;
+  LaunchMark mark;
 };
 
 // head_dim 64 or 128. Launches on the current device.
@@ -65,6 +72,7 @@ struct BackwardCall {
   float softmax_scale = 1.0f;
   bool deterministic = false;  // dq summed in a fixed order
   DeviceBackwardPlan plan;
+  LaunchMark mark;
 };
 
 // fp32 dQ, two numbers a row, the work counter and, where the order of sums is fixed, a counter for each step.

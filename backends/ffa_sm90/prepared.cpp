@@ -1,9 +1,12 @@
 #include "ffa_sm90/prepared.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -52,12 +55,32 @@ void require_size(int64_t tokens, const AttentionShape& shape) {
                   " pairs of 64 tokens and a head; shorten the packed sequence or split the heads over several calls");
 }
 
+// Where this GPU's calls leave their mark: one word that kernels write and the host reads, never freed, as a fault may
+// be reported at any time.
+uint32_t* begun_word(int32_t device) {
+  static std::mutex mutex;
+  static std::map<int32_t, uint32_t*> words;
+  const std::lock_guard lock(mutex);
+  uint32_t*& word = words[device];
+  if (word == nullptr) {
+    const c10::DeviceGuard guard(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
+    void* memory = nullptr;
+    check(cudaHostAlloc(&memory, sizeof(uint32_t), cudaHostAllocPortable | cudaHostAllocMapped),
+          "allocating the mark of launches");
+    word = static_cast<uint32_t*>(memory);
+    *word = 0;
+    watch_launches(device, word);
+  }
+  return word;
+}
+
 }  // namespace
 
 FfaPrepared::FfaPrepared(const AttnMaskSpec& mask, const AttentionShape& shape)
     : shape_(shape), total_q_(mask.total_q()), total_k_(mask.total_k()) {
   require_size(std::max(total_q_, total_k_), shape);
   require_hopper(shape.device_index);
+  begun_ = begun_word(shape.device_index);
   const int head_dim = static_cast<int>(shape.head_dim);
   const ForwardPlan forward =
       make_forward_plan(make_tile_plan(mask, {.q = kStrip, .k = kTile}), forward_strips(head_dim));

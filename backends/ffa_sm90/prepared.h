@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "attnmux/backend.h"
+#include "attnmux/launch_mark.h"
 #include "ffa_sm90/launch.h"
 
 namespace attnmux::ffa_sm90 {
@@ -25,6 +26,7 @@ class FfaPrepared final : public Prepared {
   int64_t total_k() const { return total_k_; }
   const DeviceForwardPlan& forward_plan() const { return forward_plan_; }
   const DeviceBackwardPlan& backward_plan() const { return backward_plan_; }
+  LaunchMark mark() const { return {.caller = current_caller(), .begun = begun_}; }
 
   // Keeps the plans' memory from being reused before `stream` is done with them.
   void used_on(const c10::Stream& stream) const { blob_.record_stream(stream); }
@@ -36,6 +38,7 @@ class FfaPrepared final : public Prepared {
   at::Tensor blob_;  // both plans, one upload
   DeviceForwardPlan forward_plan_;
   DeviceBackwardPlan backward_plan_;
+  uint32_t* begun_;  // of this GPU, for all masks
 };
 
 }  // namespace attnmux::ffa_sm90

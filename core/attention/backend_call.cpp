@@ -7,18 +7,19 @@
 #include <new>
 
 #include "attnmux/error.h"
+#include "attnmux/launch_mark.h"
 #include "call_checks.h"
+#include "caller_scope.h"
 
 namespace attnmux {
 namespace {
 
 // A GPU works behind the host: what fails in a call may have been launched before it.
 Error gpu_fault(const std::string& prefix, const std::string& text) {
-  return Error(ErrorCode::kDeviceError,
-               prefix +
-                   "the GPU reports a fault, of this call or of one before it since the last synchronisation; run "
-                   "once more with CUDA_LAUNCH_BLOCKING=1 to have the module that launched it named here: " +
-                   text);
+  return Error(ErrorCode::kDeviceError, prefix +
+                                            "the GPU reports a fault, of this call or of one before it since the last "
+                                            "synchronisation: " +
+                                            text + fault_origin());
 }
 
 // Runs `call` of a backend that took the request. A refusal now contradicts its query(); lack of memory gets its code.
@@ -49,6 +50,7 @@ BackendCall::BackendCall(std::shared_ptr<const AttentionBackend> chosen, const a
     : backend(std::move(chosen)),
       softmax_scale(options.softmax_scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(-1))))),
       deterministic(options.deterministic),
+      name(options.module.empty() ? backend->info().id : options.module),
       prefix(call_prefix(options.module, backend->info().id)) {}
 
 std::shared_ptr<const Prepared> BackendCall::prepare(PreparedCache& cache, const AttnMaskSpec& mask,
@@ -59,6 +61,7 @@ std::shared_ptr<const Prepared> BackendCall::prepare(PreparedCache& cache, const
 
 ForwardResult BackendCall::forward(const Prepared& prepared, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v) const {
+  const CallerScope caller(name + ", forward");
   ForwardResult result = guarded(prefix, [&] {
     return backend->forward(prepared, {q.detach(), k.detach(), v.detach(), softmax_scale});
   });
@@ -67,6 +70,7 @@ ForwardResult BackendCall::forward(const Prepared& prepared, const at::Tensor& q
 }
 
 BackwardResult BackendCall::backward(const Prepared& prepared, const BackwardArgs& args) const {
+  const CallerScope caller(name + ", backward");
   BackwardResult result = guarded(prefix, [&] { return backend->backward(prepared, args); });
   check_backward_result(result, args.q, args.k, args.v, prefix);
   return result;

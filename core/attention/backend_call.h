@@ -16,6 +16,7 @@ struct BackendCall {
   std::shared_ptr<const AttentionBackend> backend;
   double softmax_scale;
   bool deterministic;
+  std::string name;    // of the module; the backend's where it has none
   std::string prefix;  // of error messages
 
   std::shared_ptr<const Prepared> prepare(PreparedCache& cache, const AttnMaskSpec& mask, const at::Tensor& q,

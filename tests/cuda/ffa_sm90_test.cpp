@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <iostream>
 #include <limits>
 #include <string>
 #include <thread>
@@ -13,6 +15,7 @@
 
 #include "attnmux/attend.h"
 #include "attnmux/error.h"
+#include "attnmux/launch_mark.h"
 #include "captured_graph_sm90.h"
 #include "ffa_sm90/ffa_backend.h"
 #include "gpu.h"
@@ -369,6 +372,44 @@ TEST(FfaCallTest, refuses_a_gpu_that_is_not_there) {
                                 .device = DeviceKind::kCuda,
                                 .device_index = 99};
   EXPECT_THROW(make_backend()->prepare(full_mask(128, 128), shape), Error);
+}
+
+// Three modules one behind another, the second on memory that is not there: the host is told at the third, or at the
+// synchronisation. Ends the process, whose context is lost.
+[[noreturn]] void fault_in_the_second_module(bool backward) {
+  const AttnMaskSpec mask = causal_mask(512, 512);
+  const auto options = at::device(at::kCUDA).dtype(at::kBFloat16);
+  const at::Tensor good = at::randn({512, 2, 64}, options);
+  void* const nowhere = reinterpret_cast<void*>(uintptr_t{1} << 44);
+  const at::Tensor bad =
+      at::for_blob(nowhere, {512, 2, 64}).options(options).target_device(at::Device(at::kCUDA, 0)).make_tensor();
+  const auto ours = make_backend();
+  PreparedCache cache;
+  try {
+    for (const char* module : {"layers.0", "layers.1", "layers.2"}) {
+      const bool spoil = module == std::string("layers.1");
+      const at::Tensor q = (spoil && !backward ? bad : good.clone()).requires_grad_(backward);
+      const AttendResult result = attend(ours, mask, q, good, good, {.module = module}, cache);
+      if (backward) result.out.backward(spoil ? bad : good);
+    }
+    c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(0);
+  } catch (const Error& error) {
+    std::cerr << error.what() << "\n";
+    std::_Exit(error.code() == ErrorCode::kDeviceError ? 7 : 8);
+  } catch (const c10::AcceleratorError& error) {
+    std::cerr << error.what_without_backtrace() << fault_origin() << "\n";
+    std::_Exit(7);
+  }
+  std::_Exit(9);
+}
+
+TEST(FfaFaultTest, names_the_module_whose_kernels_failed) {
+  SKIP_WITHOUT_HOPPER();
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(fault_in_the_second_module(/*backward=*/false), ::testing::ExitedWithCode(7),
+              "had begun is layers.1, forward");
+  EXPECT_EXIT(fault_in_the_second_module(/*backward=*/true), ::testing::ExitedWithCode(7),
+              "had begun is layers.1, backward");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "attnmux/envelope.h"
 #include "attnmux/error.h"
+#include "attnmux/launch_mark.h"
 #include "attnmux/mask_builders.h"
 #include "fake_backend.h"
 
@@ -318,6 +319,27 @@ TEST_F(Attend, AFaultOfTheGpuNamesTheModule) {
     EXPECT_THAT(text,
                 AllOf(HasSubstr("layers.3"), HasSubstr("illegal memory access"), HasSubstr("CUDA_LAUNCH_BLOCKING=1")));
   }
+}
+
+// A fault that shows later: what the GPU had begun is asked of the word that kernels write, here written by hand.
+TEST_F(Attend, AFaultNamesTheModuleWhoseCallTheGpuHadBegun) {
+  static volatile uint32_t begun = 0;
+  watch_launches(0, &begun);
+  std::vector<uint32_t> callers;
+  fake->spoil_forward = [&](ForwardResult&) { callers.push_back(current_caller()); };
+  for (const char* module : {"layers.1", "layers.2", "layers.1"}) {
+    run(causal_mask(8, 8), random_tensors(8, 8), {.module = module});
+  }
+  EXPECT_NE(callers[0], callers[1]);
+  EXPECT_EQ(callers[0], callers[2]);
+  EXPECT_EQ(current_caller(), 0u);
+  begun = callers[0];
+  fake->spoil_forward = [](ForwardResult&) { throw Error(ErrorCode::kDeviceError, "illegal memory access"); };
+  const std::string text =
+      error_of(ErrorCode::kDeviceError, [&] { run(causal_mask(8, 8), random_tensors(8, 8), {.module = "layers.3"}); });
+  EXPECT_THAT(text, AllOf(HasSubstr("of layers.3"), HasSubstr("GPU 0 had begun is layers.1, forward")));
+  begun = 0;
+  EXPECT_THAT(fault_origin(), HasSubstr("CUDA_LAUNCH_BLOCKING=1"));
 }
 
 TEST_F(Attend, RequestSaysWhatTheMaskIs) {

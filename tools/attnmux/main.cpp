@@ -7,6 +7,7 @@
 #include <new>
 
 #include "attnmux/error.h"
+#include "attnmux/launch_mark.h"
 #include "attnmux/log.h"
 #include "attnmux/plugin_loader.h"
 #include "attnmux/spelling.h"
@@ -81,6 +82,8 @@ int report(const std::function<int()>& work) {
   } catch (const Error& error) {
     log_error(error.what());
     return exit_status(error.code());
+  } catch (const c10::AcceleratorError& error) {
+    log_error(std::string("the GPU reports a fault: ") + error.what_without_backtrace() + fault_origin());
   } catch (const c10::Error& error) {
     log_error(std::string("LibTorch: ") + error.what_without_backtrace());
   } catch (const std::bad_alloc&) {
