@@ -115,7 +115,7 @@ inline Vec<float> exp2(Vec<float> x) {
   p = p * f + 9.99999925064e-1f;
   return _mm512_scalef_ps(p, x);  // times 2^floor(x)
 #else
-  using Int = SimdTypes<float>::Int;
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));  // unsigned: lanes dropped below may overflow
   const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
   const Vec<float> clamped = maximum(splat(-1000.0f), x);
   const Vec<float> shifted = clamped + magic;
@@ -126,8 +126,8 @@ inline Vec<float> exp2(Vec<float> x) {
   p = p * f + 2.40221197237e-1f;
   p = p * f + 6.93146967065e-1f;
   p = p * f + 1.00000007165f;
-  const Int exponent = (Int)shifted << 23;  // the bits of magic above fall out
-  const Vec<float> scaled = (Vec<float>)((Int)p + exponent);
+  const Bits exponent = (Bits)shifted << 23;  // the bits of magic above fall out
+  const Vec<float> scaled = (Vec<float>)((Bits)p + exponent);
   // NaN is not below the limit; its bits plus an exponent would be any number, so it goes through p.
   return clamped < -126.0f ? Vec<float>{} : (clamped == clamped ? scaled : p);
 #endif
