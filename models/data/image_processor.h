@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <string>
 
+#include "models/io/image_file.h"
 #include "models/nn/causal_lm.h"
 
 namespace attnmux {
@@ -32,12 +33,6 @@ struct ImageProcessorConfig {
 struct ImagePatches {
   at::Tensor pixel_values;  // [patches, 3 * temporal_patch_size * patch_size^2] fp32, blocks of merge x merge together
   ImageGrid grid;           // in patches
-};
-
-struct ImageSize {
-  int64_t height = 0;
-  int64_t width = 0;
-  friend bool operator==(const ImageSize&, const ImageSize&) = default;
 };
 
 class ImageProcessor {
