@@ -1,6 +1,7 @@
 #include "models/data/documents.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -31,15 +32,20 @@ Document read_text(const std::string& path) {
   return document;
 }
 
-Document parse_line(std::string_view line, const std::string& origin) {
+Document parse_line(std::string_view line, const std::string& origin, const std::string& folder) {
   nlohmann::json object;
   try {
     object = nlohmann::json::parse(line);
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kBadFile, origin + ": not JSON: " + error.what());
   }
+  if (object.is_object() && object.contains("messages")) {
+    return {.text = "", .origin = origin, .conversation = parse_conversation(line, origin, folder)};
+  }
   if (!object.is_object() || !object.contains("text") || !object["text"].is_string()) {
-    throw Error(ErrorCode::kBadFile, origin + ": expected an object with a string \"text\", e.g. {\"text\": \"...\"}");
+    throw Error(ErrorCode::kBadFile, origin +
+                                         ": expected an object with a string \"text\", e.g. {\"text\": \"...\"}, or "
+                                         "with \"messages\"");
   }
   Document document{object["text"].get<std::string>(), origin};
   if (is_blank(document.text)) {
@@ -50,6 +56,7 @@ Document parse_line(std::string_view line, const std::string& origin) {
 
 void read_jsonl(const std::string& path, std::vector<Document>& documents) {
   const std::string contents = read_whole_file(path);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
   const size_t before = documents.size();
   int64_t line_number = 0;
   for (size_t begin = 0; begin < contents.size();) {
@@ -59,7 +66,7 @@ void read_jsonl(const std::string& path, std::vector<Document>& documents) {
     ++line_number;
     if (is_blank(line)) continue;
     check_utf8(line, path, line_number);
-    documents.push_back(parse_line(line, path + ":" + std::to_string(line_number)));
+    documents.push_back(parse_line(line, path + ":" + std::to_string(line_number), folder));
   }
   if (documents.size() == before) {
     throw Error(ErrorCode::kBadFile, path + ": no documents; expected a line like {\"text\": \"...\"} for each");
@@ -80,21 +87,15 @@ std::vector<Document> read_documents(DataKind kind, const std::vector<std::strin
   return documents;
 }
 
-std::vector<TokenizedDocument> tokenize_documents(const std::vector<Document>& documents, const Tokenizer& tokenizer,
-                                                  int64_t eos_id) {
-  std::vector<TokenizedDocument> tokenized;
-  tokenized.reserve(documents.size());
-  for (const Document& document : documents) {
-    TokenizedDocument tokens = tokenizer.encode(document.text, {.add_special_tokens = false});
-    tokens.push_back(eos_id);
-    tokenized.push_back(std::move(tokens));
-  }
-  return tokenized;
+TokenizedDocument tokenize_text(const Document& document, const Tokenizer& tokenizer, int64_t eos_id) {
+  TokenizedDocument tokens{.ids = tokenizer.encode(document.text, {.add_special_tokens = false})};
+  tokens.ids.push_back(eos_id);
+  return tokens;
 }
 
 int64_t count_tokens(const std::vector<TokenizedDocument>& documents) {
   int64_t count = 0;
-  for (const TokenizedDocument& document : documents) count += static_cast<int64_t>(document.size());
+  for (const TokenizedDocument& document : documents) count += std::ssize(document.ids);
   return count;
 }
 

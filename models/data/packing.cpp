@@ -37,24 +37,28 @@ at::Tensor to_tensor(const std::vector<int64_t>& values) { return at::tensor(val
 // One sequence in the making.
 struct DocumentPacker::Segments {
   std::vector<int64_t> ids, positions, labels, seqlens;
+  std::vector<DocumentImage> images;
   int64_t valid = 0;
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
 
   void append(const TokenizedDocument& document, int64_t begin, int64_t end) {
-    const auto last = static_cast<int64_t>(document.size()) - 1;
+    const int64_t last = std::ssize(document.ids) - 1;
     for (int64_t i = begin; i < end; ++i) {
-      ids.push_back(document[i]);
+      const bool learned = i < last && (document.is_label.empty() || document.is_label[i + 1]);
+      ids.push_back(document.ids[i]);
       positions.push_back(i - begin);
-      labels.push_back(i < last ? document[i + 1] : kIgnoredLabel);
-      valid += i < last;
+      labels.push_back(learned ? document.ids[i + 1] : kIgnoredLabel);
+      valid += learned;
     }
     seqlens.push_back(end - begin);
+    images.insert(images.end(), document.images.begin(), document.images.end());
   }
 
   PackedBatch finish() && {
     AttnMaskSpec mask = varlen_mask(seqlens, MaskType::kCausal);
-    return {to_tensor(ids), to_tensor(positions), to_tensor(labels), std::move(seqlens), valid, std::move(mask)};
+    return {to_tensor(ids), to_tensor(positions), to_tensor(labels), std::move(seqlens),
+            valid,          std::move(mask),      std::move(images)};
   }
 };
 
@@ -65,6 +69,12 @@ DocumentPacker::DocumentPacker(Documents documents, const PackingOptions& option
                 "seq_len = " + std::to_string(options_.seq_len) + "; a sequence takes at least 2 tokens");
   }
   if (documents_->empty()) throw Error(ErrorCode::kInvalidArgument, "no documents to pack");
+  for (const TokenizedDocument& document : *documents_) {
+    if (document.divisible || std::ssize(document.ids) <= options_.seq_len) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                "a document of " + std::to_string(document.ids.size()) +
+                    " tokens that may not be cut, seq_len = " + std::to_string(options_.seq_len));
+  }
   const int64_t tokens = count_tokens(*documents_);
   if (options_.repeat && options_.packing && tokens < options_.seq_len) {
     throw Error(ErrorCode::kInvalidArgument, "the text is shorter than one sequence: " + std::to_string(tokens) +
@@ -89,8 +99,7 @@ void DocumentPacker::seek(const DataPosition& position) {
                                                  ", token " + std::to_string(position.token) + " does not exist");
   }
   start_epoch(position.epoch);
-  const int64_t length =
-      position.document == count ? 1 : static_cast<int64_t>((*documents_)[order_[position.document]].size());
+  const int64_t length = position.document == count ? 1 : std::ssize((*documents_)[order_[position.document]].ids);
   if (position.token >= length) {
     throw Error(ErrorCode::kInvalidArgument, "data position: token " + std::to_string(position.token) +
                                                  " of a document of " + std::to_string(length) +
@@ -110,7 +119,8 @@ bool DocumentPacker::at_end() {
 void DocumentPacker::fill(Segments& segments) {
   while (segments.size() < options_.seq_len && !at_end()) {
     const TokenizedDocument& document = (*documents_)[order_[position_.document]];
-    const auto length = static_cast<int64_t>(document.size());
+    const int64_t length = std::ssize(document.ids);
+    if (!document.divisible && segments.size() + length > options_.seq_len) return;
     const int64_t end = std::min(length, position_.token + options_.seq_len - segments.size());
     segments.append(document, position_.token, end);
     position_.token = end;

@@ -6,7 +6,8 @@
 // Labels are shifted inside each document before packing: token i carries token i + 1 of its own document as label and
 // a document's last token (its EOS) kIgnoredLabel, so nothing predicts another document's first token. A document that
 // reaches beyond the sequence's end is cut there; its rest opens the next sequence as a segment of its own, with
-// positions from 0 and without sight of the first part. The cut loses no label: they were shifted before.
+// positions from 0 and without sight of the first part. The cut loses no label: they were shifted before. One that is
+// not divisible, a conversation, is never cut: where it does not fit any more, the sequence ends before it, shorter.
 //
 // The order is a function of (seed, epoch) alone, the same on every machine, and position() is all it takes to go on
 // where another packer stopped. One thread at a time; the documents are shared and not copied.
@@ -25,12 +26,13 @@
 namespace attnmux {
 
 struct PackedBatch {
-  at::Tensor input_ids;          // [tokens] int64
-  at::Tensor position_ids;       // [tokens] int64, from 0 in each segment
-  at::Tensor labels;             // [tokens] int64, kIgnoredLabel where there is nothing to predict
-  std::vector<int64_t> seqlens;  // tokens of each segment
-  int64_t valid_tokens = 0;      // labels that are not ignored, at least 1
-  AttnMaskSpec mask;             // varlen, causal
+  at::Tensor input_ids;                    // [tokens] int64
+  at::Tensor position_ids;                 // [tokens] int64, from 0 in each segment
+  at::Tensor labels;                       // [tokens] int64, kIgnoredLabel where there is nothing to predict
+  std::vector<int64_t> seqlens;            // tokens of each segment
+  int64_t valid_tokens = 0;                // labels that are not ignored, at least 1
+  AttnMaskSpec mask;                       // varlen, causal
+  std::vector<DocumentImage> images = {};  // in the order of their tokens
 };
 
 // The next token to be read: of the document that is `document`-th in the epoch's order.
@@ -53,8 +55,8 @@ class DocumentPacker {
  public:
   using Documents = std::shared_ptr<const std::vector<TokenizedDocument>>;
 
-  // Throws Error(kInvalidArgument): seq_len below 2, no documents, and with `repeat` and `packing` fewer tokens in all
-  // than one sequence takes.
+  // Throws Error(kInvalidArgument): seq_len below 2, no documents, an indivisible document that is longer, and with
+  // `repeat` and `packing` fewer tokens in all than one sequence takes.
   DocumentPacker(Documents documents, const PackingOptions& options);
 
   // nullopt at the end of the only pass.

@@ -26,9 +26,19 @@ constexpr char kStateFile[] = "trainer_state.safetensors";
 constexpr char kStateFormat[] = "attnmux trainer state 1";
 constexpr char kPartial[] = ".partial-";  // a hidden folder: a checkpoint in the making, or one that is being removed
 // What transformers reads beside config.json and the weights.
-const std::vector<std::string> kCopiedFiles = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",  "vocab.json",
-    "merges.txt",     "tokenizer.model",       "generation_config.json",  "chat_template.jinja"};
+const std::vector<std::string> kCopiedFiles = {"tokenizer.json",
+                                               "tokenizer_config.json",
+                                               "special_tokens_map.json",
+                                               "added_tokens.json",
+                                               "vocab.json",
+                                               "merges.txt",
+                                               "tokenizer.model",
+                                               "generation_config.json",
+                                               "chat_template.jinja",
+                                               "chat_template.json",
+                                               "processor_config.json",
+                                               "preprocessor_config.json",
+                                               "video_preprocessor_config.json"};
 
 [[noreturn]] void io_error(const std::string& path, const std::string& what) {
   throw Error(ErrorCode::kIo, path + ": " + what + ": " + std::strerror(errno));

@@ -18,7 +18,7 @@ DocumentPacker::Documents random_documents(int64_t count, int64_t length, int64_
   auto documents = std::make_shared<std::vector<TokenizedDocument>>();
   for (int64_t i = 0; i < count; ++i) {
     const int64_t* row = ids.const_data_ptr<int64_t>() + i * length;
-    documents->emplace_back(row, row + length);
+    documents->push_back({.ids = {row, row + length}});
   }
   return documents;
 }

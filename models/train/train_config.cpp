@@ -131,6 +131,9 @@ void read_data(const toml::table& root, TomlProblems& problems, DataSection& dat
   table.read("heldout", /*required=*/false, data.heldout);
   table.read("seq_len", /*required=*/true, int64_t{2}, data.seq_len);
   table.read("packing", /*required=*/false, data.packing);
+  std::string labels = "assistant";
+  table.read_choice("labels", /*required=*/false, {"assistant", "all"}, labels);
+  data.labels = labels == "all" ? ChatLabels::kAll : ChatLabels::kAssistant;
   table.finish();
 }
 
@@ -240,7 +243,8 @@ std::string to_toml(const TrainConfig& config) {
                                         {"path", to_array(config.data.path)},
                                         {"heldout", to_array(config.data.heldout)},
                                         {"seq_len", config.data.seq_len},
-                                        {"packing", config.data.packing}}},
+                                        {"packing", config.data.packing},
+                                        {"labels", config.data.labels == ChatLabels::kAll ? "all" : "assistant"}}},
                    {"train", toml::table{{"steps", config.train.steps},
                                          {"batch_size", config.train.batch_size},
                                          {"lr", config.train.lr},

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "models/data/conversation_encoder.h"
 #include "models/data/documents.h"
 
 namespace attnmux {
@@ -35,6 +36,7 @@ struct DataSection {
   std::vector<std::string> heldout;  // documents whose loss is taken at the start and at the end
   int64_t seq_len = 0;               // required
   bool packing = true;
+  ChatLabels labels = ChatLabels::kAssistant;  // assistant | all: what is learned of a conversation
 };
 
 struct TrainSection {

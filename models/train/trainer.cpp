@@ -30,19 +30,32 @@ int64_t eos_of(const Tokenizer& tokenizer, const ModelConfig& model, const std::
                                       "tokenizer_config.json or eos_token_id in config.json");
 }
 
+void check_vocabulary(const TokenizedDocument& document, const ModelConfig& model, const std::string& dir) {
+  const auto largest = std::max_element(document.ids.begin(), document.ids.end());
+  if (*largest < model.vocab_size) return;
+  throw Error(ErrorCode::kConfig, dir + ": tokenizer.json gives token " + std::to_string(*largest) +
+                                      ", config.json has vocab_size " + std::to_string(model.vocab_size) +
+                                      "; they belong to different models");
+}
+
 DocumentPacker::Documents read_tokens(const TrainConfig& config, const std::vector<std::string>& paths,
-                                      const Tokenizer& tokenizer, int64_t eos, int64_t vocab_size) {
-  auto documents = std::make_shared<std::vector<TokenizedDocument>>(
-      tokenize_documents(read_documents(config.data.kind, paths), tokenizer, eos));
-  for (const TokenizedDocument& document : *documents) {
-    const auto largest = std::max_element(document.begin(), document.end());
-    if (*largest >= vocab_size) {
-      throw Error(ErrorCode::kConfig, config.model.path + ": tokenizer.json gives token " + std::to_string(*largest) +
-                                          ", config.json has vocab_size " + std::to_string(vocab_size) +
-                                          "; they belong to different models");
+                                      const Tokenizer& tokenizer, const ModelConfig& model) {
+  const std::string& dir = config.model.path;
+  std::optional<int64_t> eos;                        // of the first text
+  std::optional<ConversationEncoder> conversations;  // of the first conversation
+  auto tokens = std::make_shared<std::vector<TokenizedDocument>>();
+  for (const Document& document : read_documents(config.data.kind, paths)) {
+    if (document.conversation) {
+      const ChatOptions options{.labels = config.data.labels, .max_tokens = config.data.seq_len};
+      if (!conversations) conversations.emplace(dir, model, tokenizer, options);
+      tokens->push_back(conversations->encode(document));
+    } else {
+      if (!eos) eos = eos_of(tokenizer, model, dir);
+      tokens->push_back(tokenize_text(document, tokenizer, *eos));
     }
+    check_vocabulary(tokens->back(), model, dir);
   }
-  return documents;
+  return tokens;
 }
 
 PackingOptions packing_options(const TrainConfig& config) {
@@ -123,9 +136,8 @@ TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registr
   check_run_folder(config, resume);
 
   const Tokenizer tokenizer = Tokenizer::from_folder(config.model.path);
-  const int64_t eos = eos_of(tokenizer, plan.model, config.model.path);
-  plan.documents = read_tokens(config, config.data.path, tokenizer, eos, plan.model.vocab_size);
-  plan.heldout = read_tokens(config, config.data.heldout, tokenizer, eos, plan.model.vocab_size);
+  plan.documents = read_tokens(config, config.data.path, tokenizer, plan.model);
+  plan.heldout = read_tokens(config, config.data.heldout, tokenizer, plan.model);
   DocumentPacker(plan.documents, packing_options(config));  // throws where the text is shorter than one sequence
 
   plan.checkpoint = newest_checkpoint(config.train.output);

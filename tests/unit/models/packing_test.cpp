@@ -35,15 +35,16 @@ constexpr PackingOptions kOnePass = {.seq_len = 6, .shuffle = false, .repeat = f
 DocumentPacker::Documents numbered(const std::vector<int64_t>& lengths) {
   std::vector<TokenizedDocument> documents;
   for (size_t d = 0; d < lengths.size(); ++d) {
-    TokenizedDocument document(lengths[d]);
-    std::iota(document.begin(), document.end(), 100 * static_cast<int64_t>(d));
+    TokenizedDocument document{.ids = std::vector<int64_t>(lengths[d])};
+    std::iota(document.ids.begin(), document.ids.end(), 100 * static_cast<int64_t>(d));
     documents.push_back(document);
   }
   return share(documents);
 }
 
 TEST(Packing, ShiftsLabelsBeforePackingAndCutsAtTheEnd) {
-  DocumentPacker packer(share({{10, 11, 12, 2}, {20, 21, 22, 23, 24, 2}, {30, 2}}), kOnePass);
+  DocumentPacker packer(share({{.ids = {10, 11, 12, 2}}, {.ids = {20, 21, 22, 23, 24, 2}}, {.ids = {30, 2}}}),
+                        kOnePass);
   const PackedBatch first = *packer.next();
   EXPECT_THAT(values(first.input_ids), ElementsAre(10, 11, 12, 2, 20, 21));
   EXPECT_THAT(values(first.labels), ElementsAre(11, 12, 2, -100, 21, 22));  // 22 lies behind the cut
@@ -56,6 +57,18 @@ TEST(Packing, ShiftsLabelsBeforePackingAndCutsAtTheEnd) {
   EXPECT_THAT(values(second.labels), ElementsAre(23, 24, 2, -100, 2, -100));
   EXPECT_THAT(values(second.position_ids), ElementsAre(0, 1, 2, 3, 0, 1));
   EXPECT_FALSE(packer.next().has_value());
+}
+
+TEST(Packing, WhatMayNotBeCutBeginsTheNextSequence) {
+  TokenizedDocument chat{.ids = {50, 51, 52, 53}, .is_label = {false, false, true, true}, .divisible = false};
+  DocumentPacker packer(share({{.ids = {10, 11, 12, 2}}, chat, {.ids = {30, 31, 2}}}), kOnePass);
+  EXPECT_THAT(values(packer.next()->input_ids), ElementsAre(10, 11, 12, 2));
+  const PackedBatch second = *packer.next();
+  EXPECT_THAT(values(second.input_ids), ElementsAre(50, 51, 52, 53, 30, 31));
+  EXPECT_THAT(values(second.labels), ElementsAre(-100, 52, 53, -100, 31, 2));
+  EXPECT_EQ(second.valid_tokens, 4);
+  expect_error(ErrorCode::kInvalidArgument, {"4 tokens that may not be cut", "seq_len = 3"},
+               [&] { DocumentPacker(share({chat}), {.seq_len = 3}); });
 }
 
 TEST(Packing, NoDocumentPredictsTheNextOne) {
@@ -85,7 +98,7 @@ TEST(Packing, AnEpochHoldsEveryTokenOnce) {
     for (const int64_t id : values(batch->input_ids)) seen.insert(id);
     labels += batch->valid_tokens;
   }
-  for (const TokenizedDocument& document : *documents) expected.insert(document.begin(), document.end());
+  for (const TokenizedDocument& document : *documents) expected.insert(document.ids.begin(), document.ids.end());
   EXPECT_EQ(seen, expected);
   EXPECT_EQ(labels, count_tokens(*documents) - static_cast<int64_t>(documents->size()));
 }

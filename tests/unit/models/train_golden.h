@@ -21,7 +21,7 @@ inline DocumentPacker::Documents golden_documents(const SafetensorsFile& golden)
   const int64_t* at = tokens.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < lengths.numel(); ++i) {
     const int64_t length = lengths[i].item<int64_t>();
-    documents->emplace_back(at, at + length);
+    documents->push_back({.ids = {at, at + length}});
     at += length;
   }
   return documents;
