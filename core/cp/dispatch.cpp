@@ -11,6 +11,7 @@
 
 #include "attnmux/error.h"
 #include "attnmux/group_cast.h"
+#include "attnmux/ranges.h"
 
 namespace attnmux {
 namespace {
@@ -23,11 +24,6 @@ std::vector<Range> real_ranges(const DispatchPlan& plan, int32_t rank) {
   for (Range& range : ranges) range.end = std::min(range.end, plan.total_q);
   std::erase_if(ranges, [](const Range& range) { return range.begin >= range.end; });
   return ranges;
-}
-
-int64_t count(const std::vector<Range>& ranges) {
-  return std::accumulate(ranges.begin(), ranges.end(), int64_t{0},
-                         [](int64_t n, const Range& r) { return n + r.size(); });
 }
 
 at::Tensor with_tokens(const at::Tensor& like, int64_t tokens) {
@@ -84,9 +80,9 @@ struct DispatchBackward : public torch::autograd::Node {
   int64_t total_;
 };
 
-struct UndispatchBackward : public torch::autograd::Node {
-  UndispatchBackward(torch::autograd::edge_list edges, CpGroup& group, GroupCastArgs args, const at::Tensor& local,
-                     int64_t total)
+struct GatherBackward : public torch::autograd::Node {
+  GatherBackward(torch::autograd::edge_list edges, CpGroup& group, GroupCastArgs args, const at::Tensor& local,
+                 int64_t total)
       : Node(std::move(edges)),
         group_(group),
         args_(std::move(args)),
@@ -94,10 +90,10 @@ struct UndispatchBackward : public torch::autograd::Node {
         options_(local.options().requires_grad(false)),
         total_(total) {}
 
-  std::string name() const override { return "AttnmuxUndispatchBackward"; }
+  std::string name() const override { return "AttnmuxGatherBackward"; }
 
   variable_list apply(variable_list&& grads) override {
-    refuse_second_derivative("undispatch");
+    refuse_second_derivative("undispatch and gather_tokens");
     at::Tensor mine = at::zeros(sizes_, options_);
     // A rank whose loss does not depend on the whole tensor takes part all the same: the others wait for it.
     const at::Tensor grad = grads[0].defined() ? grads[0] : with_tokens(mine, total_).zero_();
@@ -113,22 +109,22 @@ struct UndispatchBackward : public torch::autograd::Node {
   int64_t total_;
 };
 
-// Every rank sends all of its tokens to every rank, itself included; the pieces arrive in global order.
-GroupCastArgs to_everybody(const DispatchPlan& plan, int32_t rank) {
+// Every rank sends all of its tokens to every rank, itself included; the pieces arrive in global order. What `local`
+// holds beyond its owner's ranges is padding and stays.
+GroupCastArgs to_everybody(const std::vector<std::vector<Range>>& owned, int32_t rank, int64_t local_tokens) {
   GroupCastArgs args;
-  std::vector<int32_t> everybody(plan.size());
+  std::vector<int32_t> everybody(owned.size());
   std::iota(everybody.begin(), everybody.end(), 0);
-  const std::vector<Range> own = real_ranges(plan, rank);
-  for (const Range& range : own) {
+  for (const Range& range : owned[rank]) {
     args.input_splits.push_back(range.size());
     args.dst.push_back(everybody);
   }
-  args.input_splits.push_back(plan.tokens_of(rank) - count(own));  // padding
+  args.input_splits.push_back(local_tokens - count_tokens(owned[rank]));
   args.dst.emplace_back();
 
   std::vector<std::pair<Range, int32_t>> pieces;
   for (const int32_t owner : everybody) {
-    for (const Range& range : real_ranges(plan, owner)) pieces.emplace_back(range, owner);
+    for (const Range& range : owned[owner]) pieces.emplace_back(range, owner);
   }
   std::sort(pieces.begin(), pieces.end(), [](const auto& a, const auto& b) { return a.first.begin < b.first.begin; });
   for (const auto& [range, owner] : pieces) {
@@ -136,6 +132,16 @@ GroupCastArgs to_everybody(const DispatchPlan& plan, int32_t rank) {
     args.src.push_back(owner);
   }
   return args;
+}
+
+at::Tensor gather(const at::Tensor& local, const std::vector<std::vector<Range>>& owned, CpGroup& group) {
+  GroupCastArgs args = to_everybody(owned, group.rank(), local.size(0));
+  at::Tensor all = group_cast(group, args, local).wait();
+  if (torch::autograd::compute_requires_grad(local)) {
+    const int64_t total = all.size(0);
+    record<GatherBackward>(all, local, group, std::move(args), local, total);
+  }
+  return all;
 }
 
 }  // namespace
@@ -171,12 +177,18 @@ at::Tensor undispatch(const at::Tensor& local, const DispatchPlan& plan, CpGroup
   }
   check_tokens("undispatch", local, plan.tokens_of(group.rank()), "rank " + std::to_string(group.rank()));
   if (plan.size() == 1) return local;
-  GroupCastArgs args = to_everybody(plan, group.rank());
-  at::Tensor all = group_cast(group, args, local).wait();
-  if (torch::autograd::compute_requires_grad(local)) {
-    record<UndispatchBackward>(all, local, group, std::move(args), local, plan.total_q);
+  std::vector<std::vector<Range>> owned;
+  for (int32_t rank = 0; rank < plan.size(); ++rank) owned.push_back(real_ranges(plan, rank));
+  return gather(local, owned, group);
+}
+
+at::Tensor gather_tokens(const at::Tensor& local, const std::vector<std::vector<Range>>& owned, CpGroup& group) {
+  if (std::ssize(owned) != group.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "gather_tokens: tokens of " + std::to_string(owned.size()) +
+                                                 " ranks in a group of " + std::to_string(group.size()));
   }
-  return all;
+  check_tokens("gather_tokens", local, count_tokens(owned[group.rank()]), "rank " + std::to_string(group.rank()));
+  return group.size() == 1 ? local : gather(local, owned, group);
 }
 
 }  // namespace attnmux

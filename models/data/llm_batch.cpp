@@ -13,10 +13,29 @@
 namespace attnmux {
 namespace {
 
-void check_length(const char* name, const at::Tensor& tensor, int64_t tokens) {
+int64_t tokens_of(const LlmSequence& sequence) {
+  const at::Tensor &ids = sequence.input_ids, &embeds = sequence.inputs_embeds;
+  if (ids.defined() && embeds.defined()) {
+    throw Error(ErrorCode::kInvalidArgument, "both input_ids and inputs_embeds are given; one is expected");
+  }
+  if (embeds.defined() ? embeds.dim() != 2 || embeds.size(0) == 0
+                       : !ids.defined() || ids.dim() != 1 || ids.size(0) == 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "input_ids [tokens] or inputs_embeds [tokens, hidden] is missing or empty");
+  }
+  return embeds.defined() ? embeds.size(0) : ids.size(0);
+}
+
+void check_length(const char* name, const at::Tensor& tensor, int64_t tokens, const char* expected = "[tokens]") {
   if (!tensor.defined() || (tensor.dim() == 1 && tensor.size(0) == tokens)) return;
   throw Error(ErrorCode::kInvalidArgument, std::string(name) + " has shape " + c10::str(tensor.sizes()) +
-                                               ", input_ids has " + std::to_string(tokens) + " tokens");
+                                               ", expected is " + expected + "; the sequence has " +
+                                               std::to_string(tokens) + " tokens");
+}
+
+void check_positions(const at::Tensor& positions, int64_t tokens) {
+  const bool mrope = positions.defined() && positions.dim() == 2 && positions.size(0) == 3;
+  check_length("position_ids", mrope ? positions[0] : positions, tokens, "[tokens] or [3, tokens]");
 }
 
 AttnMaskSpec mask_of(const LlmSequence& sequence, int64_t tokens) {
@@ -33,11 +52,8 @@ AttnMaskSpec mask_of(const LlmSequence& sequence, int64_t tokens) {
 
 LlmBatch prepare_llm_batch(const LlmSequence& sequence, CpGroup& group, const LlmBatchOptions& options,
                            PlanCache& plans) {
-  if (!sequence.input_ids.defined() || sequence.input_ids.dim() != 1 || sequence.input_ids.size(0) == 0) {
-    throw Error(ErrorCode::kInvalidArgument, "input_ids [tokens] is missing or empty");
-  }
-  const int64_t tokens = sequence.input_ids.size(0);
-  check_length("position_ids", sequence.position_ids, tokens);
+  const int64_t tokens = tokens_of(sequence);
+  check_positions(sequence.position_ids, tokens);
   check_length("labels", sequence.labels, tokens);
 
   DispatchOptions dispatch_options = options.dispatch;
@@ -48,9 +64,12 @@ LlmBatch prepare_llm_batch(const LlmSequence& sequence, CpGroup& group, const Ll
   const auto own = [&](const at::Tensor& whole, int64_t fill) {
     return whole.defined() ? dispatch(whole, plan.plan().dispatch(), group.rank(), static_cast<double>(fill)) : whole;
   };
-  const at::Tensor positions =
-      sequence.position_ids.defined() ? sequence.position_ids : at::arange(tokens, sequence.input_ids.options());
-  return {own(sequence.input_ids, 0), own(positions, 0), own(sequence.labels, kIgnoredLabel), plan};
+  const at::Tensor positions = sequence.position_ids.defined() ? sequence.position_ids : at::arange(tokens, at::kLong);
+  return {.input_ids = own(sequence.input_ids, 0),
+          .inputs_embeds = own(sequence.inputs_embeds, 0),
+          .position_ids = positions.dim() == 1 ? own(positions, 0) : own(positions.t(), 0).t(),
+          .labels = own(sequence.labels, kIgnoredLabel),
+          .plan = plan};
 }
 
 }  // namespace attnmux

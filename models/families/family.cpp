@@ -28,9 +28,8 @@ std::string embedding_name(const ModelConfig& config) {
   return config.vision ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight";
 }
 
-void check_images(const ModelConfig& config, const ModelInput& input) {
-  if (config.vision || (!input.pixel_values.defined() && input.image_grids.empty())) return;
-  throw Error(ErrorCode::kInvalidArgument, "the input holds images, " + config.architecture + " reads text alone");
+void refuse_images(const ModelConfig& config) {
+  throw Error(ErrorCode::kInvalidArgument, config.architecture + " reads text alone, it has no tower for images");
 }
 
 std::vector<AttentionModule> decoder_attention_modules(const ModelConfig& config, const AttentionUse& use,

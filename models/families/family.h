@@ -13,6 +13,7 @@
 #include "models/io/model_config.h"
 #include "models/nn/attention_use.h"
 #include "models/nn/causal_lm.h"
+#include "models/nn/check_input.h"
 #include "models/nn/parameter_source.h"
 
 namespace attnmux {
@@ -34,10 +35,11 @@ std::vector<AttentionModule> decoder_attention_modules(const ModelConfig& config
 // The input embedding's weight: "model.embed_tokens.weight", or inside the language model of one that reads images.
 std::string embedding_name(const ModelConfig& config);
 
-// Throws Error(kInvalidArgument) for images to a model that reads none.
-void check_images(const ModelConfig& config, const ModelInput& input);
+// Throws Error(kInvalidArgument): images for a model that reads none.
+[[noreturn]] void refuse_images(const ModelConfig& config);
 
-// LlamaForCausalLM of transformers: the model, and the output weights, which may be the embedding itself.
+// LlamaForCausalLM of transformers: the model, and the output weights, which may be the embedding itself. A Model has
+// embed(input_ids, options) and forward(embeds, position_ids, step, options).
 template <class Model>
 class DecoderForCausalLM : public CausalLm {
  public:
@@ -52,14 +54,29 @@ class DecoderForCausalLM : public CausalLm {
   }
 
   at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const override {
-    check_images(config_, input);
-    return model_.forward(input, step, options);
+    check_input(config_, input);
+    if (input.inputs_embeds.defined()) return model_.forward(input.inputs_embeds, input.position_ids, step, options);
+    const at::Tensor images =
+        input.image_grids.empty() ? at::Tensor() : image_tokens(input.pixel_values, input.image_grids, step, options);
+    return model_.forward(embed(input.input_ids, images, options), input.position_ids, step, options);
+  }
+  at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_tokens,
+                   const ForwardOptions& options) const override {
+    if (image_tokens.defined()) refuse_images(config_);
+    return model_.embed(input_ids, options);
+  }
+  at::Tensor image_tokens(const at::Tensor& /*pixel_values*/, const std::vector<ImageGrid>& /*grids*/,
+                          StepContext& /*step*/, const ForwardOptions& /*options*/) const override {
+    refuse_images(config_);
   }
   const at::Tensor& lm_head() const override {
     return parameters_.at(config_.tie_word_embeddings ? embedding_name(config_) : "lm_head.weight");
   }
   const ParameterStore& parameters() const override { return parameters_; }
   const ModelConfig& config() const override { return config_; }
+
+ protected:
+  const Model& model() const { return model_; }
 
  private:
   static Model make_model(const ModelConfig& config, const ParameterStore& parameters) {

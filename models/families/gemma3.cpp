@@ -140,16 +140,23 @@ class Gemma3TextModel {
         layers_(make_layers<Gemma3DecoderLayer>(config, source, path)),
         norm_(source, path + ".norm", config.hidden_size, config.rms_norm_eps) {}
 
-  at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const {
-    const at::ScalarType dtype = embed_tokens_.scalar_type();
-    const RopeTable full = make_rope_table(config_.rope, config_.head_dim, input.position_ids, dtype);
-    const RopeTable sliding = make_rope_table(config_.sliding_rope, config_.head_dim, input.position_ids, dtype);
+  at::Tensor embed(const at::Tensor& input_ids, const ForwardOptions& options) const {
+    // The scale is rounded to the weights' dtype first, as in transformers.
+    const at::Tensor scale =
+        at::scalar_tensor(std::sqrt(config_.hidden_size), at::kFloat).to(embed_tokens_.scalar_type());
+    const at::Tensor embeds = at::embedding(embed_tokens_, input_ids) * scale.item();
+    if (options.observe) options.observe(path_ + ".embed_tokens", embeds);
+    return embeds;
+  }
+
+  at::Tensor forward(const at::Tensor& embeds, const at::Tensor& position_ids, StepContext& step,
+                     const ForwardOptions& options) const {
+    const at::ScalarType dtype = embeds.scalar_type();
+    const RopeTable full = make_rope_table(config_.rope, config_.head_dim, position_ids, dtype);
+    const RopeTable sliding = make_rope_table(config_.sliding_rope, config_.head_dim, position_ids, dtype);
     const auto pass_of = [&](LayerType type) { return Pass{step, type == LayerType::kFull ? full : sliding, options}; };
 
-    // The scale is rounded to the weights' dtype first, as in transformers.
-    const at::Tensor scale = at::scalar_tensor(std::sqrt(config_.hidden_size), at::kFloat).to(dtype);
-    at::Tensor hidden = at::embedding(embed_tokens_, input.input_ids) * scale.item();
-    pass_of(LayerType::kFull).observed(path_ + ".embed_tokens", hidden);
+    at::Tensor hidden = embeds;
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       hidden = run_layer(layers_[layer], hidden, pass_of(config_.layer_types[layer]));
     }

@@ -118,8 +118,10 @@ class VisionAttention {
   at::Tensor forward(const at::Tensor& hidden, const Pass& pass) const {
     const at::Tensor qkv = qkv_.forward(hidden).unflatten(1, {3, num_heads_, -1});  // [patches, 3, heads, head_dim]
     const at::Tensor q = rotate(qkv.select(1, 0), pass.rope), k = rotate(qkv.select(1, 1), pass.rope);
-    const AttendResult result = pass.step.attend(path_, q, k, qkv.select(1, 2), {});
-    return pass.observed(path_, proj_.forward(result.out.flatten(1)));
+    const at::Tensor v = qkv.select(1, 2);
+    // Without patches there is nothing to attend; v stands for it, so that gradients reach qkv.
+    const at::Tensor out = hidden.size(0) == 0 ? v : pass.step.attend(path_, q, k, v, {}).out;
+    return pass.observed(path_, proj_.forward(out.flatten(1)));
   }
 
  private:
@@ -191,16 +193,18 @@ class VisionTransformer {
         merger_(config, source, path + ".merger") {}
 
   // [patches, values of a patch] -> [tokens, out_hidden_size]
-  at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const {
-    check(input);
+  at::Tensor forward(const at::Tensor& pixel_values, const std::vector<ImageGrid>& grids, StepContext& step,
+                     const ForwardOptions& options) const {
     const int64_t unit = config_.spatial_merge_size * config_.spatial_merge_size;
-    const WindowOrder order = order_by_windows(input.image_grids, config_.spatial_merge_size, config_.merged_window);
-    const RopeTable rope = rotary_table(input.image_grids, order.index, unit);
+    const WindowOrder order = order_by_windows(grids, config_.spatial_merge_size, config_.merged_window);
+    const RopeTable rope = rotary_table(grids, order.index, unit);
     const Pass pass{step, rope, options};
 
     // A convolution whose stride is its kernel: a product with each patch.
-    const at::Tensor pixels = input.pixel_values.to(patch_embed_.scalar_type());
-    at::Tensor hidden = pass.observed(path_ + ".patch_embed", at::linear(pixels, patch_embed_.flatten(1)));
+    const at::Tensor kernel = patch_embed_.flatten(1);  // [hidden_size, values of a patch]
+    const at::Tensor pixels =
+        grids.empty() ? at::empty({0, kernel.size(1)}, kernel.options()) : pixel_values.to(kernel.scalar_type());
+    at::Tensor hidden = pass.observed(path_ + ".patch_embed", at::linear(pixels, kernel));
     hidden = permute(hidden, order.index, unit);
     for (const VisionBlock& block : blocks_) hidden = run_layer(block, hidden, pass);
     return merger_.forward(hidden, pass).index_select(0, order.index.argsort());
@@ -212,26 +216,6 @@ class VisionTransformer {
     std::vector<VisionBlock> blocks;
     for (int64_t layer = 0; layer < config.depth; ++layer) blocks.emplace_back(config, source, block_path(path, layer));
     return blocks;
-  }
-
-  void check(const ModelInput& input) const {
-    const int64_t values = config_.in_channels * config_.temporal_patch_size * config_.patch_size * config_.patch_size;
-    int64_t patches = 0;
-    for (const ImageGrid& grid : input.image_grids) {
-      if (grid.frames < 1 || grid.height < 1 || grid.width < 1 || grid.height % config_.spatial_merge_size != 0 ||
-          grid.width % config_.spatial_merge_size != 0) {
-        throw Error(ErrorCode::kInvalidArgument, "an image of " + std::to_string(grid.frames) + " x " +
-                                                     std::to_string(grid.height) + " x " + std::to_string(grid.width) +
-                                                     " patches; height and width must be multiples of " +
-                                                     std::to_string(config_.spatial_merge_size));
-      }
-      patches += grid.frames * grid.height * grid.width;
-    }
-    if (input.pixel_values.dim() == 2 && input.pixel_values.size(0) == patches && input.pixel_values.size(1) == values)
-      return;
-    throw Error(ErrorCode::kInvalidArgument, "pixel_values have shape " + c10::str(input.pixel_values.sizes()) +
-                                                 ", the images' grids ask for [" + std::to_string(patches) + ", " +
-                                                 std::to_string(values) + "]");
   }
 
   // One half of a head's pairs turns with the row, the other with the column.
@@ -260,40 +244,44 @@ class Qwen2_5_VLModel {
         visual_(*config.vision, source, path + ".visual"),
         language_model_(config, source, path + ".language_model") {}
 
-  at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const {
-    at::Tensor embeds = language_model_.embed(input.input_ids, options);
-    const at::Tensor is_image = input.input_ids.eq(config_.image_token_id);
-    check_tokens(input, is_image);
-    if (!input.image_grids.empty() || input.pixel_values.defined()) {
-      const at::Tensor images = visual_.forward(input, step, options).to(embeds.scalar_type());
-      embeds = embeds.masked_scatter(is_image.unsqueeze(1), images);
-    }
-    const RopeTable rope = make_mrope_table(config_.rope, config_.head_dim, config_.mrope_section, input.position_ids,
-                                            embeds.scalar_type());
-    return language_model_.run(embeds, rope, step, options);
+  at::Tensor image_tokens(const at::Tensor& pixel_values, const std::vector<ImageGrid>& grids, StepContext& step,
+                          const ForwardOptions& options) const {
+    return visual_.forward(pixel_values, grids, step, options);
+  }
+
+  at::Tensor embed(const at::Tensor& input_ids, const ForwardOptions& options) const {
+    return language_model_.embed(input_ids, options);
+  }
+
+  at::Tensor forward(const at::Tensor& embeds, const at::Tensor& position_ids, StepContext& step,
+                     const ForwardOptions& options) const {
+    const RopeTable rope =
+        make_mrope_table(config_.rope, config_.head_dim, config_.mrope_section, position_ids, embeds.scalar_type());
+    return language_model_.forward(embeds, rope, step, options);
   }
 
  private:
-  void check_tokens(const ModelInput& input, const at::Tensor& is_image) const {
-    const int64_t unit = config_.vision->spatial_merge_size * config_.vision->spatial_merge_size;
-    int64_t expected = 0;
-    for (const int64_t patches : frame_seqlens(input.image_grids)) expected += patches / unit;
-    const auto found = is_image.sum().item<int64_t>();
-    if (found != expected) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "input_ids have " + std::to_string(found) + " image tokens (id " +
-                      std::to_string(config_.image_token_id) + "), the " + std::to_string(input.image_grids.size()) +
-                      " images make " + std::to_string(expected) + "; each image stands for its own placeholders");
-    }
-    if (input.input_ids.eq(config_.video_token_id).any().item<bool>()) {
-      throw Error(ErrorCode::kUnsupported, "input_ids have a video token (id " +
-                                               std::to_string(config_.video_token_id) + "); videos are not built");
-    }
-  }
-
   ModelConfig config_;
   VisionTransformer visual_;
   TextModel language_model_;
+};
+
+class Qwen2_5_VLForConditionalGeneration final : public DecoderForCausalLM<Qwen2_5_VLModel> {
+ public:
+  using DecoderForCausalLM::DecoderForCausalLM;
+
+  at::Tensor image_tokens(const at::Tensor& pixel_values, const std::vector<ImageGrid>& grids, StepContext& step,
+                          const ForwardOptions& options) const override {
+    return model().image_tokens(pixel_values, grids, step, options);
+  }
+
+  at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_tokens,
+                   const ForwardOptions& options) const override {
+    const at::Tensor embeds = model().embed(input_ids, options);
+    if (!image_tokens.defined()) return embeds;
+    const at::Tensor is_image = input_ids.eq(config().image_token_id).unsqueeze(1);
+    return embeds.masked_scatter(is_image, image_tokens.to(embeds.scalar_type()));
+  }
 };
 
 std::vector<AttentionModule> list_attention_modules(const ModelConfig& config, const AttentionUse& use) {
@@ -336,6 +324,9 @@ Family qwen2_5_vl_family() {
   Family family = decoder_family<Qwen2_5_VLModel>("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", read_config);
   family.parameters = list_parameters;
   family.attention_modules = list_attention_modules;
+  family.build = [](const ModelConfig& config, ParameterStore parameters) -> std::unique_ptr<CausalLm> {
+    return std::make_unique<Qwen2_5_VLForConditionalGeneration>(config, std::move(parameters));
+  };
   return family;
 }
 

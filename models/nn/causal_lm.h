@@ -32,6 +32,7 @@ struct ModelInput {
   // Images in the order of their tokens, for a model that reads them.
   at::Tensor pixel_values = {};  // [patches, channels * temporal_patch_size * patch_size^2], as the HF processor's
   std::vector<ImageGrid> image_grids = {};
+  at::Tensor inputs_embeds = {};  // [tokens, hidden], instead of input_ids and images: what CausalLm::embed() makes
 };
 
 // Sees each module's output as it is made, e.g. to find the first one that is not finite.
@@ -48,6 +49,19 @@ class CausalLm {
 
   // Final hidden states, [tokens, hidden]. REQUIRES: `step` is armed with a mask of that many tokens.
   virtual at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const = 0;
+
+  // What forward() begins with: embeddings, [tokens, hidden], with `image_tokens` in the place of the image tokens', in
+  // order. Undefined: no images.
+  virtual at::Tensor embed(const at::Tensor& input_ids,     // [tokens] int64
+                           const at::Tensor& image_tokens,  // [image tokens, hidden]
+                           const ForwardOptions& options) const = 0;
+
+  // Images through the vision tower, [image tokens, hidden]. Without images no attention module runs, but gradients
+  // reach every weight of the tower, as zeros: ranks and steps without images have the same graph as others. REQUIRES:
+  // `step` is armed with these images (arm_images). Throws Error(kInvalidArgument) for a model without a tower.
+  virtual at::Tensor image_tokens(const at::Tensor& pixel_values,  // as in ModelInput; undefined without images
+                                  const std::vector<ImageGrid>& grids, StepContext& step,
+                                  const ForwardOptions& options) const = 0;
 
   // Output weights, [vocab, hidden]; the input embedding itself where the two are tied.
   virtual const at::Tensor& lm_head() const = 0;

@@ -75,11 +75,6 @@ class DecoderModel {
         rope_(config.rope),
         head_dim_(config.head_dim) {}
 
-  at::Tensor forward(const ModelInput& input, StepContext& step, const ForwardOptions& options) const {
-    const RopeTable rope = make_rope_table(rope_, head_dim_, input.position_ids, embed_tokens_.scalar_type());
-    return run(embed(input.input_ids, options), rope, step, options);
-  }
-
   at::Tensor embed(const at::Tensor& input_ids, const ForwardOptions& options) const {
     const at::Tensor embeds = at::embedding(embed_tokens_, input_ids);
     if (options.observe) options.observe(path_ + ".embed_tokens", embeds);
@@ -87,8 +82,13 @@ class DecoderModel {
   }
 
   // Layers and norm. embeds: [tokens, hidden_size].
-  at::Tensor run(const at::Tensor& embeds, const RopeTable& rope, StepContext& step,
-                 const ForwardOptions& options) const {
+  at::Tensor forward(const at::Tensor& embeds, const at::Tensor& position_ids, StepContext& step,
+                     const ForwardOptions& options) const {
+    return forward(embeds, make_rope_table(rope_, head_dim_, position_ids, embeds.scalar_type()), step, options);
+  }
+
+  at::Tensor forward(const at::Tensor& embeds, const RopeTable& rope, StepContext& step,
+                     const ForwardOptions& options) const {
     const Pass pass{step, rope, options};
     at::Tensor hidden = embeds;
     for (const Layer& layer : layers_) hidden = run_layer(layer, hidden, pass);

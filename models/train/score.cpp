@@ -2,6 +2,7 @@
 
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -13,7 +14,7 @@
 #include "attnmux/mask_family.h"
 #include "attnmux/step_context.h"
 #include "models/data/documents.h"
-#include "models/data/llm_batch.h"
+#include "models/data/vlm_batch.h"
 #include "models/families/families.h"
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors.h"
@@ -21,24 +22,49 @@
 #include "models/io/tokenizer.h"
 #include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
+#include "models/nn/mrope_positions.h"
 
 namespace attnmux {
 namespace {
 
-// A tensor of the tokens file as int64 [n]; undefined where it is missing.
-at::Tensor read_integers(const SafetensorsFile& file, const std::string& name) {
+// A tensor of the tokens file as int64, with one dimension or as many as are allowed; undefined where it is missing.
+at::Tensor read_integers(const SafetensorsFile& file, const std::string& name, std::vector<size_t> dimensions = {1}) {
   if (!file.contains(name)) return {};
   const SafetensorsInfo info = file.info(name);
-  if (!at::isIntegralType(info.dtype, /*includeBool=*/false) || info.shape.size() != 1) {
-    throw Error(ErrorCode::kBadFile, file.path() + ": " + name + " must be int64 with one dimension, it is " +
+  const bool allowed = std::find(dimensions.begin(), dimensions.end(), info.shape.size()) != dimensions.end();
+  if (!at::isIntegralType(info.dtype, /*includeBool=*/false) || !allowed) {
+    const std::string expected = dimensions == std::vector<size_t>{1}   ? "one dimension"
+                                 : dimensions == std::vector<size_t>{2} ? "two dimensions"
+                                                                        : "one dimension or two";
+    throw Error(ErrorCode::kBadFile, file.path() + ": " + name + " must be int64 with " + expected + ", it is " +
                                          at::toString(info.dtype) + " with " + std::to_string(info.shape.size()));
   }
   return file.tensor(name).to(at::kLong);
 }
 
+std::vector<ImageGrid> read_grids(const SafetensorsFile& file) {
+  if (file.contains("pixel_values") != file.contains("image_grid_thw")) {
+    throw Error(ErrorCode::kBadFile, file.path() +
+                                         ": of pixel_values and image_grid_thw it holds one alone; images "
+                                         "take both");
+  }
+  const at::Tensor table = read_integers(file, "image_grid_thw", {2});
+  if (!table.defined()) return {};
+  if (table.size(1) != 3) {
+    throw Error(ErrorCode::kBadFile,
+                file.path() + ": image_grid_thw has shape " + c10::str(table.sizes()) + ", expected is [images, 3]");
+  }
+  std::vector<ImageGrid> grids;
+  for (int64_t image = 0; image < table.size(0); ++image) {
+    const int64_t* grid = table.const_data_ptr<int64_t>() + 3 * image;
+    grids.push_back({grid[0], grid[1], grid[2]});
+  }
+  return grids;
+}
+
 void check_length(const SafetensorsFile& file, const std::string& name, const at::Tensor& tensor, int64_t length) {
-  if (tensor.size(0) == length) return;
-  throw Error(ErrorCode::kBadFile, file.path() + ": " + name + " has " + std::to_string(tensor.size(0)) +
+  if (tensor.size(-1) == length) return;
+  throw Error(ErrorCode::kBadFile, file.path() + ": " + name + " has " + std::to_string(tensor.size(-1)) +
                                        " elements, expected " + std::to_string(length));
 }
 
@@ -86,8 +112,8 @@ std::vector<Range> document_ranges(const SafetensorsFile& file, const at::Tensor
   return documents;
 }
 
-// Documents and the padding between them, each a causal segment of its own, so that every row attends something.
-AttnMaskSpec causal_documents(const std::vector<Range>& documents, int64_t tokens) {
+// Documents and the padding between them, each a segment of its own.
+std::vector<int64_t> segments(const std::vector<Range>& documents, int64_t tokens) {
   std::vector<int64_t> seqlens;
   int64_t at = 0;
   for (const Range& document : documents) {
@@ -96,15 +122,21 @@ AttnMaskSpec causal_documents(const std::vector<Range>& documents, int64_t token
     at = document.end;
   }
   if (at < tokens) seqlens.push_back(tokens - at);
-  return varlen_mask(seqlens, MaskType::kCausal);
+  return seqlens;
 }
 
-at::Tensor positions_of(const std::vector<Range>& documents, int64_t tokens) {
-  at::Tensor positions = at::zeros({tokens}, at::kLong);
-  for (const Range& document : documents) {
-    positions.narrow(0, document.begin, document.size()).copy_(at::arange(document.size(), at::kLong));
-  }
-  return positions;
+// Padding is causal, too, so that every row attends something.
+AttnMaskSpec causal_documents(const std::vector<Range>& documents, int64_t tokens) {
+  return varlen_mask(segments(documents, tokens), MaskType::kCausal);
+}
+
+at::Tensor positions_of(const ModelConfig& config, const ScoreInput& input) {
+  if (input.position_ids.defined()) return input.position_ids;
+  const std::vector<int64_t> seqlens = segments(input.documents, input.input_ids.size(0));
+  if (config.vision) return mrope_positions(config, input.input_ids, seqlens, input.image_grids);
+  std::vector<at::Tensor> positions;
+  for (const int64_t length : seqlens) positions.push_back(at::arange(length, at::kLong));
+  return at::cat(positions);
 }
 
 at::Tensor shifted_labels(const at::Tensor& input_ids, const std::vector<Range>& documents) {
@@ -187,12 +219,14 @@ at::Tensor hidden_states(const CausalLm& model, const ScoreInput& input, const A
                          const std::shared_ptr<const SelectionTable>& table, const ScoreOptions& options) {
   at::Tensor hidden;
   PlanCache plans;
+  const VlmSequence sequence{
+      input.input_ids, positions_of(model.config(), input), input.labels, mask, input.pixel_values, input.image_grids};
   run_threads_group(static_cast<int32_t>(options.cp), {}, [&](CpGroup& group) {
-    const LlmBatch share = prepare_llm_batch({input.input_ids, input.position_ids, input.labels, mask}, group,
-                                             {.dispatch = {.chunk_size = options.chunk_size}}, plans);
     StepContext step(table, std::make_shared<PreparedCache>(), {.training = false});
+    const LlmBatch share = prepare_vlm_batch(model, sequence, group, step,
+                                             {.sharding = {.dispatch = {.chunk_size = options.chunk_size}}}, plans);
     arm_layers(step, model.config(), share.plan);
-    const at::Tensor own = model.forward({share.input_ids, share.position_ids}, step, {});
+    const at::Tensor own = model.forward(share.input(), step, {});
     step.finish();
     const at::Tensor whole = undispatch(own, share.plan.plan().dispatch(), group);
     if (group.rank() == 0) hidden = whole;
@@ -209,28 +243,29 @@ ScoreInput read_score_text(const std::string& model_dir, const std::string& text
   const auto tokens = static_cast<int64_t>(ids.size());
   const at::Tensor input_ids = at::tensor(ids, at::kLong);
   const std::vector<Range> whole = {{0, tokens}};
-  return {input_ids, at::arange(tokens, at::kLong), shifted_labels(input_ids, whole), whole,
-          causal_documents(whole, tokens)};
+  return {input_ids, at::Tensor(), shifted_labels(input_ids, whole), whole, causal_documents(whole, tokens)};
 }
 
 ScoreInput read_score_tokens(const std::string& tokens_file) {
   const SafetensorsFile file = SafetensorsFile::open(tokens_file);
-  if (file.contains("pixel_values")) {
-    throw Error(ErrorCode::kUnsupported, tokens_file + ": pixel_values; scoring takes text alone");
-  }
   const at::Tensor input_ids = read_integers(file, "input_ids");
   if (!input_ids.defined() || input_ids.size(0) == 0) {
     throw Error(ErrorCode::kBadFile, tokens_file + ": input_ids [tokens] int64 is missing or empty");
   }
   const int64_t tokens = input_ids.size(0);
   const std::vector<Range> documents = document_ranges(file, read_integers(file, "cu_seqlens"), tokens);
-  at::Tensor positions = read_integers(file, "position_ids");
-  if (!positions.defined()) positions = positions_of(documents, tokens);
-  check_length(file, "position_ids", positions, tokens);
+  const at::Tensor positions = read_integers(file, "position_ids", {1, 2});
+  if (positions.defined()) check_length(file, "position_ids", positions, tokens);
   at::Tensor labels = read_integers(file, "labels");
   if (!labels.defined()) labels = shifted_labels(input_ids, documents);
   check_length(file, "labels", labels, tokens);
-  return {input_ids, positions, labels, documents, causal_documents(documents, tokens)};
+  return {input_ids,
+          positions,
+          labels,
+          documents,
+          causal_documents(documents, tokens),
+          file.contains("pixel_values") ? file.tensor("pixel_values") : at::Tensor(),
+          read_grids(file)};
 }
 
 ScoreResult score(const std::string& model_dir, const ScoreInput& input, const SelectionPolicy& policy,

@@ -16,30 +16,34 @@
 #include "attnmux/mask.h"
 #include "attnmux/registry.h"
 #include "attnmux/selection.h"
+#include "models/nn/causal_lm.h"
 
 namespace attnmux {
 
 struct ScoreInput {
-  at::Tensor input_ids;          // [tokens] int64
-  at::Tensor position_ids;       // [tokens] int64
-  at::Tensor labels;             // [tokens] int64, shifted: labels[i] is what token i predicts; -100: nothing
-  std::vector<Range> documents;  // token ranges, in order; padding lies between them
-  AttnMaskSpec mask;             // causal within documents, unless replaced
+  at::Tensor input_ids;     // [tokens] int64
+  at::Tensor position_ids;  // [tokens] int64, or [3, tokens] of a model with M-RoPE; undefined: as the model counts
+  at::Tensor labels;        // [tokens] int64, shifted: labels[i] is what token i predicts; -100: nothing
+  std::vector<Range> documents;             // token ranges, in order; padding lies between them
+  AttnMaskSpec mask;                        // causal within documents, unless replaced
+  at::Tensor pixel_values = {};             // [patches, values of a patch]; undefined: no images
+  std::vector<ImageGrid> image_grids = {};  // in the order of their tokens
 };
 
 // The text as one document, without special tokens around it. Throws Error(kBadFile) for empty or invalid text.
 ScoreInput read_score_text(const std::string& model_dir, const std::string& text_file);
 
 // Tensors of a safetensors file: input_ids [tokens] int64, and optionally cu_seqlens [documents + 1] (where each
-// document ends), cu_seqlens_padded (where each begins, when they are padded), position_ids and labels (shifted, as
-// above). Throws Error(kBadFile) naming file, tensor, expected and found.
+// document ends), cu_seqlens_padded (where each begins, when they are padded), position_ids and labels (shifted), all
+// as above, and for a model that reads images pixel_values with image_grid_thw [images, 3] int64 (frames, height and
+// width in patches). Throws Error(kBadFile) naming file, tensor, expected and found.
 ScoreInput read_score_tokens(const std::string& tokens_file);
 
 struct ScoreOptions {
   at::ScalarType dtype = at::kFloat;
   std::optional<AttnMaskSpec> mask;  // instead of the input's
   std::string logits_file;           // empty: none
-  int64_t cp = 1;                    // ranks of this process that share the sequence; they share the weights, too
+  int64_t cp = 1;                    // ranks of this process that share sequence and images; and the weights
   int64_t chunk_size = 512;          // tokens that stay together when it is dealt out
 };
 
@@ -56,7 +60,8 @@ struct ScoreResult {
 };
 
 // Logits go to `logits_file` ("logits" [tokens, vocab] fp32) chunk by chunk as they are computed; the file appears when
-// it is complete. Throws Error(kInvalidArgument) for a mask of another length and for an input that predicts nothing.
+// it is complete. Throws Error(kInvalidArgument) for a mask of another length, for an input that predicts nothing, and
+// for images and positions that do not fit the model or the tokens.
 ScoreResult score(const std::string& model_dir, const ScoreInput& input, const SelectionPolicy& policy,
                   const PluginRegistry& registry, const ScoreOptions& options);
 

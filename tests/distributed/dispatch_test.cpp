@@ -76,6 +76,26 @@ TEST_P(Dispatch, UndispatchSumsTheGradientsOfAllRanks) {
   });
 }
 
+// Uneven shares, one rank with none; every rank weighs the whole by weights of its own.
+TEST(GatherTokens, SharesOfAnySizeComeTogetherAndGradientsGoHome) {
+  const std::vector<std::vector<Range>> owned = {{{0, 3}, {8, 9}}, {}, {{3, 8}}};
+  const at::Tensor x = at::arange(18, at::kDouble).view({9, 2});
+  run_threads_group(3, {}, [&](CpGroup& group) {
+    std::vector<at::Tensor> parts{at::empty({0, 2}, at::kDouble)};
+    for (const Range& range : owned[group.rank()]) parts.push_back(x.slice(0, range.begin, range.end));
+    const at::Tensor local = at::cat(parts).requires_grad_();
+    const at::Tensor all = gather_tokens(local, owned, group);
+    EXPECT_TRUE(at::equal(all, x));
+    (all * x * (group.rank() + 1)).sum().backward();
+    EXPECT_TRUE(at::equal(local.grad(), 6 * local.detach())) << "rank " << group.rank();
+    expect_error(ErrorCode::kInvalidArgument, {"gather_tokens", "tokens of 2 ranks in a group of 3"}, [&] {
+      gather_tokens(local, {{{0, 1}}, {}}, group);
+    });
+    expect_error(ErrorCode::kInvalidArgument, {"gather_tokens: rank", "tensor 7"},
+                 [&] { gather_tokens(at::zeros({7}), owned, group); });
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Cases, Dispatch,
                          ::testing::Values(Shape{"one_rank", 10, 1, 4, false}, Shape{"even", 64, 4, 8, false},
                                            Shape{"uneven", 37, 3, 4, false}, Shape{"padded", 37, 3, 4, true},

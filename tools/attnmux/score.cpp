@@ -51,7 +51,8 @@ int run_score(const Arguments& arguments) {
                .usage = "--model DIR (--text FILE | --tokens FILE) [flags]",
                .about = "Log-likelihoods of a text, or of packed token sequences, under a Hugging Face checkpoint.\n"
                         "A tokens file holds input_ids [tokens] int64 and optionally cu_seqlens, cu_seqlens_padded, "
-                        "position_ids\nand labels (safetensors).",
+                        "position_ids\nand labels (safetensors); for a model that reads images also pixel_values "
+                        "[patches, values]\nand image_grid_thw [images, 3].",
                .examples = {"attnmux score --model build/data/smollm2 --text notes.txt",
                             "attnmux score --model build/data/smollm2 --tokens batch.safetensors --logits "
                             "logits.safetensors --json"}});

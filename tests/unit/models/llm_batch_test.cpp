@@ -45,6 +45,25 @@ TEST(LlmBatch, OneRankGetsTheSequenceItself) {
   EXPECT_EQ(batch.plan.plan().mask(), causal_mask(9, 9));
 }
 
+TEST(LlmBatch, EmbeddingsAreSharedAsIdsAreAndGetTheirGradientBack) {
+  const at::Tensor ids = count_from(0, 21), embeds = at::randn({21, 3}), weights = at::randn({21, 3});
+  const at::Tensor axes = at::stack({ids, ids + 100, ids + 200});
+  std::vector<at::Tensor> gradients(3);
+  PlanCache plans;
+  run_threads_group(3, {}, [&](CpGroup& group) {
+    const LlmBatchOptions options{.dispatch = {.chunk_size = 2}};
+    const LlmBatch by_ids = prepare_llm_batch({.input_ids = ids}, group, options, plans);
+    const at::Tensor whole = embeds.clone().requires_grad_();
+    const LlmBatch batch = prepare_llm_batch({.position_ids = axes, .inputs_embeds = whole}, group, options, plans);
+    EXPECT_FALSE(batch.input_ids.defined());
+    EXPECT_TRUE(at::equal(batch.input().inputs_embeds, embeds.index_select(0, by_ids.input_ids)));
+    EXPECT_TRUE(at::equal(batch.position_ids, axes.index_select(1, by_ids.input_ids)));
+    (batch.inputs_embeds * weights.index_select(0, by_ids.input_ids)).sum().backward();
+    gradients[group.rank()] = whole.grad();
+  });
+  EXPECT_TRUE(at::equal(gradients[0] + gradients[1] + gradients[2], weights));
+}
+
 TEST(LlmBatch, PaddingPredictsNothing) {
   PlanCache plans;
   std::atomic<int64_t> tokens = 0, labels = 0;
@@ -94,6 +113,12 @@ TEST(LlmBatch, LengthsThatDoNotFitAreNamed) {
                [&] { prepare({.input_ids = ids, .mask = causal_mask(9, 9)}); });
   expect_error(ErrorCode::kInvalidArgument, {"labels", "[7]", "8 tokens"},
                [&] { prepare({.input_ids = ids, .labels = count_from(0, 7)}); });
+  expect_error(ErrorCode::kInvalidArgument, {"position_ids", "[2, 8]", "[3, tokens]", "8 tokens"}, [&] {
+    prepare({.input_ids = count_from(0, 8), .position_ids = at::zeros({2, 8}, at::kLong)});
+  });
+  expect_error(ErrorCode::kInvalidArgument, {"both input_ids and inputs_embeds"}, [&] {
+    prepare({.input_ids = count_from(0, 8), .inputs_embeds = at::zeros({8, 4})});
+  });
   expect_error(ErrorCode::kInvalidArgument, {"position_ids", "8 tokens"},
                [&] { prepare({.input_ids = ids, .position_ids = count_from(0, 9)}); });
   expect_error(ErrorCode::kInvalidArgument, {"input_ids"}, [&] { prepare({}); });

@@ -19,6 +19,7 @@
 #include "tests/unit/expect_error.h"
 #include "tests/unit/temp_dir.h"
 #include "train_golden.h"
+#include "vlm_golden.h"
 
 namespace attnmux {
 namespace {
@@ -110,6 +111,47 @@ TEST_F(Score, LayersWithAWindowFindTheirTokensOnTheSameRanks) {
   EXPECT_TRUE(close(three.token_losses, one.token_losses, {.absolute = 2e-5}));
 }
 
+TEST_F(Score, ImagesOverRanksEqualTransformers) {
+  for (const char* name : {"text", "one_image", "three_images", "packed"}) {
+    const testing::VlmGolden golden(name);
+    const at::Tensor offsets = at::cat({at::zeros({1}, at::kLong), golden.file.tensor("seqlens").cumsum(0)});
+    std::vector<NamedTensor> tensors{{"input_ids", golden.input.input_ids}, {"cu_seqlens", offsets}};
+    if (!golden.input.image_grids.empty()) {
+      for (const char* tensor : {"pixel_values", "image_grid_thw"})
+        tensors.push_back({tensor, golden.file.tensor(tensor)});
+    }
+    const ScoreInput counted = read_score_tokens(write_tokens(tensors));  // positions as the model counts them
+    tensors.push_back({"position_ids", golden.input.position_ids});
+    const ScoreInput given = read_score_tokens(write_tokens(tensors));
+    const at::Tensor expected = golden.file.tensor("logits");
+    const std::string logits_file = dir.file("logits.safetensors");
+    for (const int64_t cp : {1, 2, 4}) {
+      const ScoreInput& input = cp == 2 ? given : counted;
+      const ScoreResult result = score(testing::kVlm, input, testing::plain_magi(), testing::cpu_backends(),
+                                       {.logits_file = logits_file, .cp = cp, .chunk_size = 5});
+      EXPECT_NEAR(result.loss, golden.file.tensor("loss").item<double>(), 1e-5) << name << ", cp " << cp;
+      EXPECT_TRUE(close(SafetensorsFile::open(logits_file).tensor("logits"), expected,
+                        {.absolute = 1e-5 * expected.abs().max().item<double>()}))
+          << name << ", cp " << cp;
+    }
+  }
+}
+
+TEST_F(Score, ImagesThatFitNeitherModelNorTokensAreNamed) {
+  const testing::VlmGolden golden("one_image");
+  const auto input = [&](const at::Tensor& ids, const at::Tensor& grids) {
+    return read_score_tokens(
+        write_tokens({{"input_ids", ids}, {"pixel_values", golden.input.pixel_values}, {"image_grid_thw", grids}}));
+  };
+  const at::Tensor grids = golden.file.tensor("image_grid_thw");
+  const auto refused = [&](const std::string& model, const ScoreInput& of, const std::vector<std::string>& parts) {
+    expect_error(ErrorCode::kInvalidArgument, parts, [&] { run(model, of, {.cp = 2, .chunk_size = 5}); });
+  };
+  refused(golden_dir("models/qwen2_tied"), input(golden.input.input_ids, grids), {"Qwen2ForCausalLM", "text alone"});
+  refused(testing::kVlm, input(golden.input.input_ids.slice(0, 6), grids), {"image 0 makes 6 tokens"});
+  refused(testing::kVlm, input(golden.input.input_ids, grids * 2), {"image 0 makes 48 tokens"});
+}
+
 TEST_F(Score, OtherMaskAndLabelsAreTaken) {
   testing::make_tiny_model(dir.file("model"));
   const ScoreInput input =
@@ -146,9 +188,11 @@ TEST_F(Score, BadInputIsNamed) {
              {"document 0 has 3 tokens", "room for 2"});
   expect_bad({{"input_ids", ids}, {"position_ids", ints({0, 1})}}, {"position_ids has 2 elements, expected 4"});
   expect_bad({{"input_ids", ids}, {"labels", ints({0, 1, 2})}}, {"labels has 3 elements, expected 4"});
-  expect_error(ErrorCode::kUnsupported, {"pixel_values"}, [&] {
-    read_score_tokens(write_tokens({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}}));
-  });
+  expect_bad({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}}, {"pixel_values and image_grid_thw", "both"});
+  expect_bad({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}, {"image_grid_thw", ints({1, 1, 2})}},
+             {"image_grid_thw must be int64 with two dimensions", "with 1"});
+  expect_bad({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}, {"image_grid_thw", at::ones({1, 2}, at::kLong)}},
+             {"image_grid_thw has shape [1, 2]", "[images, 3]"});
   const std::string model = dir.file("model");
   expect_error(ErrorCode::kInvalidArgument, {"input_ids[1] = 999", "0 to 256"}, [&] {
     run(model, read_score_tokens(write_tokens({{"input_ids", ints({10, 999})}})));

@@ -7,60 +7,31 @@
 #include <vector>
 
 #include "attnmux/error.h"
-#include "attnmux/mask_builders.h"
 #include "attnmux/selection_policy.h"
 #include "attnmux/step_context.h"
-#include "models/families/families.h"
-#include "models/io/safetensors.h"
 #include "models/nn/image_grid.h"
 #include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
 #include "models/nn/mrope_positions.h"
 #include "models/nn/vision_masks.h"
 #include "tests/common/compare.h"
-#include "tests/common/cpu_backends.h"
 #include "tests/unit/expect_error.h"
+#include "vlm_golden.h"
 
 namespace attnmux {
 namespace {
 
 using testing::close;
 
-const std::string kModel = ATTNMUX_SOURCE_DIR "/tests/golden/models/qwen2_5_vl";
+using testing::kVlm;
+using testing::plain_magi;
+using testing::vlm_table;
+using testing::VlmGolden;
 
-struct Golden {
-  explicit Golden(const std::string& name) : file(SafetensorsFile::open(kModel + "/" + name + ".safetensors")) {
-    const at::Tensor lengths = file.tensor("seqlens");
-    seqlens.assign(lengths.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>() + lengths.numel());
-    mask = varlen_mask(seqlens, MaskType::kCausal);
-    input = {file.tensor("input_ids"), file.tensor("position_ids")};
-    if (!file.contains("pixel_values")) return;
-    input.pixel_values = file.tensor("pixel_values");
-    const at::Tensor grids = file.tensor("image_grid_thw");
-    for (int64_t i = 0; i < grids.size(0); ++i) {
-      const int64_t* grid = grids.const_data_ptr<int64_t>() + 3 * i;
-      input.image_grids.push_back({grid[0], grid[1], grid[2]});
-    }
-  }
-
-  SafetensorsFile file;
-  std::vector<int64_t> seqlens;
-  ModelInput input;
-  AttnMaskSpec mask = causal_mask(1, 1);
-};
-
-std::shared_ptr<const SelectionTable> table_for(const ModelConfig& config, const SelectionPolicy& policy) {
-  const AttentionUse use{.masks = {MaskFamily::kVarlenCausal}, .max_tokens = 1024, .training = true};
-  return std::make_shared<const SelectionTable>(
-      select(policy, attention_modules(config, use), testing::cpu_backends()));
-}
-
-void arm(StepContext& step, const ModelConfig& config, const Golden& golden) {
+void arm(StepContext& step, const ModelConfig& config, const VlmGolden& golden) {
   arm_layers(step, config, golden.mask);
   arm_images(step, config, golden.input.image_grids);
 }
-
-SelectionPolicy plain_magi() { return policy_from_attn_implementation("magi", "test"); }
 
 struct Case {
   std::string golden;
@@ -68,13 +39,13 @@ struct Case {
   bool activation_checkpointing;
 };
 
-class VlmGolden : public ::testing::TestWithParam<Case> {};
+class VlmAgainstTransformers : public ::testing::TestWithParam<Case> {};
 
-TEST_P(VlmGolden, LogitsLossAndGradientsEqualTransformers) {
+TEST_P(VlmAgainstTransformers, LogitsLossAndGradientsEqualTransformers) {
   const auto& [name, policy, checkpointing] = GetParam();
-  const Golden golden(name);
-  const std::unique_ptr<CausalLm> model = load_causal_lm(kModel, {.training = true});
-  const auto table = table_for(model->config(), policy == "plain_magi" ? plain_magi() : testing::all_on(policy));
+  const VlmGolden golden(name);
+  const std::unique_ptr<CausalLm> model = load_causal_lm(kVlm, {.training = true});
+  const auto table = vlm_table(policy == "plain_magi" ? plain_magi() : testing::all_on(policy));
   StepContext step(table, std::make_shared<PreparedCache>(), {.training = true});
   arm(step, model->config(), golden);
 
@@ -110,14 +81,14 @@ std::vector<Case> cases() {
   return all;
 }
 
-INSTANTIATE_TEST_SUITE_P(Vlm, VlmGolden, ::testing::ValuesIn(cases()), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Vlm, VlmAgainstTransformers, ::testing::ValuesIn(cases()), [](const auto& info) {
   return info.param.golden + "_" + info.param.policy + (info.param.activation_checkpointing ? "_checkpointed" : "");
 });
 
 TEST(Vlm, PlainMagiPutsTheLanguageOnMagiAndTheTowerOnSdpa) {
-  const Golden golden("three_images");
-  const std::unique_ptr<CausalLm> model = load_causal_lm(kModel, {});
-  StepContext step(table_for(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
+  const VlmGolden golden("three_images");
+  const std::unique_ptr<CausalLm> model = load_causal_lm(kVlm, {});
+  StepContext step(vlm_table(plain_magi()), std::make_shared<PreparedCache>(), {});
   arm(step, model->config(), golden);
   model->forward(golden.input, step, {});
   step.finish();
@@ -139,32 +110,32 @@ TEST(Vlm, RulesByPathSendTheTowerElsewhere) {
       "[[attention.rules]]\nmatch = \"model.visual.**\"\nbackend = \"flash\"\n"
       "[[attention.rules]]\nmatch = \"model.language_model.**\"\nbackend = \"magi\"\n",
       "rules.toml");
-  const auto table = table_for(read_model_config(kModel), policy);
+  const auto table = vlm_table(policy);
   EXPECT_EQ(table->at("model.visual.blocks.1.attn").backend_id, "flash");
   EXPECT_EQ(table->at("model.language_model.layers.1.self_attn").backend_id, "magi");
 }
 
 TEST(Vlm, TextAloneLeavesTheTowerOut) {
-  const Golden golden("text");
-  const std::unique_ptr<CausalLm> model = load_causal_lm(kModel, {});
-  StepContext step(table_for(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
+  const VlmGolden golden("text");
+  const std::unique_ptr<CausalLm> model = load_causal_lm(kVlm, {});
+  StepContext step(vlm_table(plain_magi()), std::make_shared<PreparedCache>(), {});
   arm(step, model->config(), golden);
   const at::Tensor hidden = model->forward(golden.input, step, {});
   step.finish();
   EXPECT_EQ(step.ledger().entries().size(), 2u);
 
   // Positions of one row are the same as three equal ones.
-  StepContext again(table_for(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
+  StepContext again(vlm_table(plain_magi()), std::make_shared<PreparedCache>(), {});
   arm(again, model->config(), golden);
   EXPECT_TRUE(at::equal(model->forward({golden.input.input_ids, golden.input.position_ids[0]}, again, {}), hidden));
   again.finish();
 }
 
 TEST(Vlm, ImagesThatAreNotArmedAreAnError) {
-  const Golden golden("one_image");
-  const std::unique_ptr<CausalLm> model = load_causal_lm(kModel, {});
+  const VlmGolden golden("one_image");
+  const std::unique_ptr<CausalLm> model = load_causal_lm(kVlm, {});
   expect_error(ErrorCode::kMaskNotConsumed, {"model.visual.blocks.0.attn", "vision.window"}, [&] {
-    StepContext step(table_for(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
+    StepContext step(vlm_table(plain_magi()), std::make_shared<PreparedCache>(), {});
     arm_layers(step, model->config(), golden.mask);
     model->forward(golden.input, step, {});
   });
@@ -174,13 +145,13 @@ class VlmBadInput : public ::testing::Test {
  protected:
   void expect_refused(ErrorCode code, const std::vector<std::string>& message) {
     expect_error(code, message, [&] {
-      StepContext step(table_for(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
+      StepContext step(vlm_table(plain_magi()), std::make_shared<PreparedCache>(), {});
       arm(step, model->config(), golden);
       model->forward(golden.input, step, {});
     });
   }
-  Golden golden{"one_image"};
-  std::unique_ptr<CausalLm> model = load_causal_lm(kModel, {});
+  VlmGolden golden{"one_image"};
+  std::unique_ptr<CausalLm> model = load_causal_lm(kVlm, {});
 };
 
 TEST_F(VlmBadInput, MorePlaceholdersThanImages) {
@@ -218,8 +189,8 @@ TEST_F(VlmBadInput, Videos) {
 
 TEST(Vlm, AFamilyWithoutATowerRefusesImages) {
   const std::unique_ptr<CausalLm> model = load_causal_lm(ATTNMUX_SOURCE_DIR "/tests/golden/models/qwen2_tied", {});
-  const Golden golden("one_image");
-  StepContext step(table_for(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
+  const VlmGolden golden("one_image");
+  StepContext step(testing::table_of(model->config(), plain_magi()), std::make_shared<PreparedCache>(), {});
   expect_error(ErrorCode::kInvalidArgument, {"Qwen2ForCausalLM", "text alone"},
                [&] { arm_images(step, model->config(), golden.input.image_grids); });
   expect_error(ErrorCode::kInvalidArgument, {"Qwen2ForCausalLM", "text alone"},
@@ -230,9 +201,9 @@ TEST(Vlm, AFamilyWithoutATowerRefusesImages) {
 }
 
 TEST(MropePositions, EqualTransformers) {
-  const ModelConfig config = read_model_config(kModel);
+  const ModelConfig config = read_model_config(kVlm);
   for (const char* name : {"text", "one_image", "three_images", "packed"}) {
-    const Golden golden(name);
+    const VlmGolden golden(name);
     const ModelInput& input = golden.input;
     const at::Tensor got = mrope_positions(config, input.input_ids, golden.seqlens, input.image_grids);
     EXPECT_TRUE(at::equal(got, input.position_ids)) << name << "\n" << got << "\n" << input.position_ids;
@@ -240,8 +211,8 @@ TEST(MropePositions, EqualTransformers) {
 }
 
 TEST(MropePositions, ImagesThatDoNotFitTheirPlaceholdersAreRefused) {
-  const ModelConfig config = read_model_config(kModel);
-  const Golden golden("one_image");
+  const ModelConfig config = read_model_config(kVlm);
+  const VlmGolden golden("one_image");
   const at::Tensor& ids = golden.input.input_ids;
   const auto refused = [&](const std::vector<int64_t>& seqlens, const std::vector<ImageGrid>& grids,
                            const std::string& message) {
