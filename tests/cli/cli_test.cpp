@@ -299,7 +299,26 @@ TEST(Doctor, NeverFailsForWhatIsMissing) {
     EXPECT_EQ(finding["remedy"].get<std::string>().empty(), finding["found"].get<bool>()) << finding["name"];
   }
   EXPECT_TRUE(found);
+  EXPECT_EQ(document["gpus"], json::array());  // hidden
   EXPECT_EQ(run_program({"doctor"}).status, 0);
+}
+
+TEST(Doctor, SaysWhatTheKernelsOfThisBuildAndEachGpuRun) {
+  const json document = answer({"doctor", "--json"});
+  EXPECT_EQ(document["backends"], json({"flash", "magi", "reference", "sdpa"}));
+  const json plugins = answer({"plugins", "--json"});
+  json kernels = json::object();
+  for (const json& file : plugins["files"]) {
+    const std::string architectures = file["abi"]["sm_list"];
+    if (!architectures.empty()) kernels[file["id"].get<std::string>()] = architectures;
+  }
+  EXPECT_EQ(document["kernels"], kernels);
+  for (const json& gpu : document["gpus"]) {
+    EXPECT_FALSE(gpu["name"].get<std::string>().empty());
+    EXPECT_EQ(gpu["backends"]["reference"]["refused"], json::array());
+    const bool hopper = gpu["arch"] == 90 && kernels.contains("magi");
+    EXPECT_EQ(gpu["backends"]["magi"]["refused"].empty(), hopper);
+  }
 }
 
 }  // namespace
