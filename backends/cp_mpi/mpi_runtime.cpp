@@ -262,14 +262,13 @@ void MpiRuntime::finish(MpiOperation& operation) {
   operation.tensors.clear();
   if (operation.on_done) operation.on_done();
   operation.on_done = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    operation.done = true;
-    changed_.notify_all();
-  }
+  // Before the caller goes on: it may then end, and what the observer writes to with it.
   if (options_.observer) {
     options_.observer({rank_, operation.call.label(), operation.elements_sent, operation.posted, Clock::now()});
   }
+  const std::lock_guard lock(mutex_);
+  operation.done = true;
+  changed_.notify_all();
 }
 
 std::vector<std::shared_ptr<MpiOperation>> MpiRuntime::under_way() const {
