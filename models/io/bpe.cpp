@@ -6,6 +6,8 @@
 
 #include "attnmux/error.h"
 #include "models/io/byte_symbols.h"
+#include "models/io/token_decoder.h"
+#include "models/io/utf8.h"
 
 namespace attnmux {
 namespace {
@@ -18,10 +20,7 @@ uint64_t pair_key(int64_t left, int64_t right) {
 
 void check_kind(const JsonNode& model) {
   if (model.has("type") && model.at("type").text() != "BPE") {
-    model.at("type").fail("this kind of tokenizer is not built; byte-level BPE is");
-  }
-  if (model.has("byte_fallback") && model.at("byte_fallback").boolean()) {
-    model.at("byte_fallback").fail("BPE with byte fallback (SentencePiece) is not built; byte-level BPE is");
+    model.at("type").fail("this kind of tokenizer is not built; byte-level BPE and BPE with byte fallback are");
   }
   if (model.has("dropout") && model.at("dropout").number() != 0) {
     model.at("dropout").fail("merge dropout is not built; null is");
@@ -51,15 +50,22 @@ std::pair<std::string, std::string> read_pair(const JsonNode& merge) {
 BpeModel BpeModel::from_json(const JsonNode& model) {
   check_kind(model);
   BpeModel bpe;
+  bpe.byte_fallback_ = model.has("byte_fallback") && model.at("byte_fallback").boolean();
   bpe.read_vocab(model.at("vocab"));
   bpe.read_merges(model.at("merges"));
   bpe.read_bytes(model);
-  if (model.has("ignore_merges") && model.at("ignore_merges").boolean()) {
-    for (const auto& [token, id] : bpe.vocab_) {
-      if (auto bytes = bytes_of_symbols(token)) bpe.whole_words_.emplace(std::move(*bytes), id);
+  if (model.has("ignore_merges") && model.at("ignore_merges").boolean()) bpe.read_whole_words();
+  return bpe;
+}
+
+void BpeModel::read_whole_words() {
+  for (const auto& [token, id] : vocab_) {
+    if (byte_fallback_) {
+      whole_words_.emplace(token, id);
+    } else if (auto bytes = bytes_of_symbols(token)) {
+      whole_words_.emplace(std::move(*bytes), id);
     }
   }
-  return bpe;
 }
 
 void BpeModel::read_vocab(const JsonNode& vocab) {
@@ -95,9 +101,14 @@ void BpeModel::read_merges(const JsonNode& merges) {
 void BpeModel::read_bytes(const JsonNode& model) {
   bool complete = true;
   for (unsigned byte = 0; byte < byte_ids_.size(); ++byte) {
-    const auto found = vocab_.find(byte_symbol(static_cast<uint8_t>(byte)));
+    const auto value = static_cast<uint8_t>(byte);
+    const std::string name = byte_fallback_ ? byte_token(value) : byte_symbol(value);
+    const auto found = vocab_.find(name);
     byte_ids_[byte] = found == vocab_.end() ? -1 : found->second;
     complete = complete && found != vocab_.end();
+    if (byte_fallback_ && !complete) {
+      model.at("byte_fallback").fail("the vocabulary must have all of <0x00> to <0xFF>, it lacks " + name);
+    }
   }
   // With the whole alphabet at hand the unknown token cannot occur.
   if (!complete && model.has("unk_token")) {
@@ -109,6 +120,31 @@ void BpeModel::read_bytes(const JsonNode& model) {
 const BpeModel::Merge* BpeModel::find_merge(int64_t left, int64_t right) const {
   const auto found = merges_.find(pair_key(left, right));
   return found == merges_.end() ? nullptr : &found->second;
+}
+
+// The ids that merging begins with.
+std::vector<int64_t> BpeModel::spell(std::string_view word) const {
+  std::vector<int64_t> ids;
+  ids.reserve(word.size());
+  for (size_t i = 0; i < word.size();) {
+    const size_t character = byte_fallback_ ? utf8_character_size(word.substr(i)) : 0;
+    if (character > 0) {
+      if (const auto found = vocab_.find(std::string(word.substr(i, character))); found != vocab_.end()) {
+        ids.push_back(found->second);
+        i += character;
+        continue;
+      }
+    }
+    for (const size_t end = i + std::max<size_t>(character, 1); i < end; ++i) {
+      const auto byte = static_cast<unsigned char>(word[i]);
+      if (byte_ids_[byte] < 0) {
+        throw Error(ErrorCode::kInvalidArgument, "the vocabulary has no token for byte " + std::to_string(byte) +
+                                                     ", so it cannot spell the text; remove the byte");
+      }
+      ids.push_back(byte_ids_[byte]);
+    }
+  }
+  return ids;
 }
 
 void BpeModel::encode_word(std::string_view word, std::vector<int64_t>& ids) const {
@@ -123,16 +159,10 @@ void BpeModel::encode_word(std::string_view word, std::vector<int64_t>& ids) con
     int64_t left;  // positions, -1 at the ends
     int64_t right;
   };
-  const auto size = static_cast<int64_t>(word.size());
-  std::vector<Symbol> symbols(word.size());
-  for (int64_t i = 0; i < size; ++i) {
-    const auto byte = static_cast<unsigned char>(word[i]);
-    if (byte_ids_[byte] < 0) {
-      throw Error(ErrorCode::kInvalidArgument, "the vocabulary has no token for byte " + std::to_string(byte) +
-                                                   ", so it cannot spell the text; remove the byte");
-    }
-    symbols[i] = {byte_ids_[byte], i - 1, i + 1 < size ? i + 1 : -1};
-  }
+  const std::vector<int64_t> spelled = spell(word);
+  const auto size = static_cast<int64_t>(spelled.size());
+  std::vector<Symbol> symbols(spelled.size());
+  for (int64_t i = 0; i < size; ++i) symbols[i] = {spelled[i], i - 1, i + 1 < size ? i + 1 : -1};
 
   using Candidate = std::tuple<int32_t, int64_t, int64_t>;  // rank, position of the left symbol, merged id
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
@@ -169,13 +199,12 @@ std::optional<int64_t> BpeModel::id_of(const std::string& token) const {
   return found->second;
 }
 
-std::vector<std::optional<std::string>> BpeModel::token_bytes() const {
+std::vector<std::optional<std::string>> BpeModel::tokens() const {
   int64_t count = 0;
   for (const auto& [token, id] : vocab_) count = std::max(count, id + 1);
-  std::vector<std::optional<std::string>> bytes(static_cast<size_t>(count));
-  // A token that is not spelled in byte symbols stands for itself.
-  for (const auto& [token, id] : vocab_) bytes[id] = bytes_of_symbols(token).value_or(token);
-  return bytes;
+  std::vector<std::optional<std::string>> tokens(static_cast<size_t>(count));
+  for (const auto& [token, id] : vocab_) tokens[id] = token;
+  return tokens;
 }
 
 }  // namespace attnmux

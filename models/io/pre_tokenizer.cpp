@@ -3,13 +3,14 @@
 #include <string>
 
 #include "attnmux/error.h"
+#include "models/io/normalizer.h"
 #include "models/io/onig_pattern.h"
 #include "models/io/unicode_additions.h"
 
 namespace attnmux {
 namespace {
 
-constexpr char kBuilt[] = "built are Sequence, Split, Digits and ByteLevel";
+constexpr char kBuilt[] = "built are Sequence, Split, Digits, ByteLevel and Metaspace";
 
 // ByteLevel's own pattern, from GPT-2's encoder.py.
 constexpr char kGpt2Pattern[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
@@ -39,7 +40,6 @@ Regex compile(const JsonNode& pattern) {
 PreTokenizer PreTokenizer::from_json(const JsonNode& node) {
   PreTokenizer pre;
   pre.add(node);
-  if (!pre.byte_level_) node.fail("without ByteLevel it is no byte-level BPE tokenizer, and no other is built");
   return pre;
 }
 
@@ -55,6 +55,8 @@ void PreTokenizer::add(const JsonNode& node) {
     splits_.push_back({Regex(pattern, Regex::Kind::kPattern), Behavior::kIsolated, /*invert=*/false});
   } else if (type == "ByteLevel") {
     add_byte_level(node);
+  } else if (type == "Metaspace") {
+    add_metaspace(node);
   } else {
     node.at("type").fail(kBuilt);
   }
@@ -86,8 +88,35 @@ void PreTokenizer::add_byte_level(const JsonNode& node) {
   }
 }
 
-void PreTokenizer::for_each_word(std::string_view text, const std::function<void(std::string_view)>& take) const {
-  if (!text.empty()) apply(0, text, take);
+void PreTokenizer::add_metaspace(const JsonNode& node) {
+  if (metaspace_ || !splits_.empty()) node.fail("Metaspace must come first");
+  const std::string& scheme = node.at("prepend_scheme").text();
+  Prepend prepend = Prepend::kNever;
+  if (scheme == "first") {
+    prepend = Prepend::kFirst;
+  } else if (scheme == "always") {
+    prepend = Prepend::kAlways;
+  } else if (scheme != "never") {
+    node.at("prepend_scheme").fail("known are first, always and never");
+  }
+  metaspace_ = {node.at("replacement").text(), prepend};
+  if (metaspace_->replacement.empty()) node.at("replacement").fail("a character is expected");
+  if (flag(node, "split", true)) {
+    splits_.push_back(
+        {Regex(metaspace_->replacement, Regex::Kind::kLiteral), Behavior::kMergedWithNext, /*invert=*/false});
+  }
+}
+
+void PreTokenizer::for_each_word(std::string_view text, TextPlace place,
+                                 const std::function<void(std::string_view)>& take) const {
+  if (text.empty()) return;
+  if (!metaspace_) return apply(0, text, take);
+  const bool prepend = metaspace_->prepend == Prepend::kAlways
+                           ? place != TextPlace::kContinues
+                           : metaspace_->prepend == Prepend::kFirst && place == TextPlace::kStart;
+  std::string words = replace_all(text, " ", metaspace_->replacement);
+  if (prepend && !words.starts_with(metaspace_->replacement)) words.insert(0, metaspace_->replacement);
+  apply(0, words, take);
 }
 
 void PreTokenizer::apply(size_t step, std::string_view text, const std::function<void(std::string_view)>& take) const {

@@ -10,8 +10,9 @@
 #include "models/io/atomic_file.h"
 #include "models/io/bpe.h"
 #include "models/io/json_node.h"
-#include "models/io/nfc.h"
+#include "models/io/normalizer.h"
 #include "models/io/pre_tokenizer.h"
+#include "models/io/token_decoder.h"
 #include "models/io/utf8.h"
 
 namespace attnmux {
@@ -78,14 +79,18 @@ void read_post_processor(const JsonNode& node, Template& around) {
   }
 }
 
-// Whether text is brought into NFC.
-bool read_normalizer(const JsonNode& node) {
-  const JsonNode type = node.at("type");
-  if (type.text() == "NFC") return true;
-  if (type.text() != "Sequence") type.fail("built are NFC, a Sequence of it, and null");
-  bool nfc = false;
-  for (const JsonNode& member : node.at("normalizers").elements()) nfc = read_normalizer(member) || nfc;
-  return nfc;
+// Bytes are spelled in ByteLevel's alphabet everywhere, or nowhere.
+void check_alphabet(const JsonNode& root, const BpeModel& bpe, const PreTokenizer& words, const TokenDecoder& decoder) {
+  if (bpe.byte_fallback() && words.byte_level()) {
+    root.at("pre_tokenizer").fail("ByteLevel is not expected beside model.byte_fallback");
+  }
+  if (!bpe.byte_fallback() && !words.byte_level()) {
+    root.at("pre_tokenizer").fail("without ByteLevel or model.byte_fallback it cannot spell every text");
+  }
+  if (bpe.byte_fallback() == decoder.byte_level()) {
+    root.at("decoder").fail(bpe.byte_fallback() ? "a Sequence with ByteFallback is expected beside model.byte_fallback"
+                                                : "ByteLevel is expected, as in pre_tokenizer");
+  }
 }
 
 }  // namespace
@@ -95,7 +100,8 @@ struct Tokenizer::State {
   BpeModel bpe;
   AddedTokens added;
   PreTokenizer pre_tokenizer;
-  bool nfc = false;
+  Normalizer normalizer;
+  TokenDecoder decoder;
   Template around;
   std::vector<std::optional<std::string>> bytes;  // of every token, by id
   std::vector<bool> special;                      // by id
@@ -106,7 +112,7 @@ struct Tokenizer::State {
   State(const JsonNode& root, std::string name);
   void index_added_tokens(const JsonNode& array);
   void check_template(const JsonNode& root) const;
-  void encode_valid(std::string_view text, bool parse_special, std::vector<int64_t>& ids);
+  void encode_valid(std::string_view text, TextPlace place, bool parse_special, std::vector<int64_t>& ids);
   void encode_word(std::string_view word, std::vector<int64_t>& ids);
   std::optional<int64_t> find(const std::string& token) const;
   std::optional<int64_t> read_special(const std::string& dir, const std::string& key) const;
@@ -115,13 +121,15 @@ struct Tokenizer::State {
 Tokenizer::State::State(const JsonNode& root, std::string name)
     : file_name(std::move(name)),
       bpe(BpeModel::from_json(root.at("model"))),
-      added(AddedTokens::from_json(root.at("added_tokens"))),
-      pre_tokenizer(PreTokenizer::from_json(root.at("pre_tokenizer"))),
-      bytes(bpe.token_bytes()) {
+      added(AddedTokens::from_json(root.at("added_tokens"))) {
   // truncation and padding are settings of a call, which transformers resets; they are no part of the mapping.
-  if (root.has("normalizer")) nfc = read_normalizer(root.at("normalizer"));
-  if (root.has("decoder") && root.at("decoder").at("type").text() != "ByteLevel") {
-    root.at("decoder").at("type").fail("built is ByteLevel");
+  if (root.has("normalizer")) normalizer = Normalizer::from_json(root.at("normalizer"));
+  if (root.has("pre_tokenizer")) pre_tokenizer = PreTokenizer::from_json(root.at("pre_tokenizer"));
+  if (root.has("decoder")) decoder = TokenDecoder::from_json(root.at("decoder"));
+  check_alphabet(root, bpe, pre_tokenizer, decoder);
+  bytes = bpe.tokens();
+  for (std::optional<std::string>& token : bytes) {
+    if (token) token = decoder.bytes_of(*token);
   }
   index_added_tokens(root.at("added_tokens"));
   if (root.has("post_processor")) read_post_processor(root.at("post_processor"), around);
@@ -141,8 +149,10 @@ void Tokenizer::State::index_added_tokens(const JsonNode& array) {
     if (!in_vocab && token.id < size && bytes[token.id]) refuse("the vocabulary has another token with this id");
     if (token.id >= size + kMaxHole) refuse("it lies far beyond the vocabulary's " + std::to_string(size) + " ids");
     if (token.id >= size) bytes.resize(token.id + 1);
-    if (nfc && token.normalized && to_nfc(token.content) != token.content) refuse("its content is not in NFC");
-    bytes[token.id] = token.content;
+    if (token.normalized && normalizer.apply(token.content, /*starts=*/true) != token.content) {
+      refuse("the normalizer changes its content; it cannot be found behind it");
+    }
+    bytes[token.id] = decoder.byte_level() ? token.content : decoder.bytes_of(token.content);
     added_ids[token.content] = token.id;
   }
   special.resize(bytes.size());
@@ -167,23 +177,26 @@ void Tokenizer::State::encode_word(std::string_view word, std::vector<int64_t>& 
   cache.put(word, std::move(fresh));
 }
 
-void Tokenizer::State::encode_valid(std::string_view text, bool parse_special, std::vector<int64_t>& ids) {
-  const auto encode_plain = [&](std::string_view plain) {
+void Tokenizer::State::encode_valid(std::string_view text, TextPlace place, bool parse_special,
+                                    std::vector<int64_t>& ids) {
+  const auto encode_plain = [&](std::string_view plain, TextPlace place_of_plain) {
     for (const AddedTokens::Piece& piece : added.split_normalized(plain, parse_special)) {
       if (piece.id) {
         ids.push_back(*piece.id);
       } else {
-        pre_tokenizer.for_each_word(piece.text, [&](std::string_view word) { encode_word(word, ids); });
+        const TextPlace here = piece.text.data() == plain.data() ? place_of_plain : TextPlace::kInside;
+        pre_tokenizer.for_each_word(piece.text, here, [&](std::string_view word) { encode_word(word, ids); });
       }
     }
   };
   for (const AddedTokens::Piece& piece : added.split_raw(text, parse_special)) {
+    const TextPlace here = piece.text.data() == text.data() ? place : TextPlace::kInside;
     if (piece.id) {
       ids.push_back(*piece.id);
-    } else if (nfc) {
-      encode_plain(to_nfc(piece.text));
+    } else if (normalizer.changes_nothing()) {
+      encode_plain(piece.text, here);
     } else {
-      encode_plain(piece.text);
+      encode_plain(normalizer.apply(piece.text, /*starts=*/here != TextPlace::kContinues), here);
     }
   }
 }
@@ -227,9 +240,9 @@ Tokenizer Tokenizer::from_folder(const std::string& dir) {
 std::vector<int64_t> Tokenizer::encode(std::string_view bytes, const EncodeOptions& options) const {
   std::vector<int64_t> ids;
   if (options.add_special_tokens) ids = state_->around.before;
-  while (!bytes.empty()) {
+  for (TextPlace place = TextPlace::kStart; !bytes.empty(); place = TextPlace::kContinues) {
     const size_t valid = valid_utf8_prefix(bytes);
-    if (valid > 0) state_->encode_valid(bytes.substr(0, valid), options.parse_special, ids);
+    if (valid > 0) state_->encode_valid(bytes.substr(0, valid), place, options.parse_special, ids);
     bytes.remove_prefix(valid);
     if (bytes.empty()) break;
     state_->encode_word(bytes.substr(0, 1), ids);  // a byte that starts no character is a word of its own
@@ -250,6 +263,7 @@ std::string Tokenizer::decode(const std::vector<int64_t>& ids, const DecodeOptio
     if (options.skip_special_tokens && state_->special[ids[i]]) continue;
     bytes += *state_->bytes[ids[i]];
   }
+  state_->decoder.strip(bytes);
   return bytes;
 }
 

@@ -1,4 +1,5 @@
-// tokenizer.json of a Hugging Face folder: byte-level BPE with special tokens.
+// tokenizer.json of a Hugging Face folder: BPE over bytes (Llama 3, Qwen, SmolLM), or over characters with byte
+// fallback (Gemma, Mistral, Llama 2), with special tokens.
 //
 //   Tokenizer tokenizer = Tokenizer::from_folder("models/smollm2");
 //   std::vector<int64_t> ids = tokenizer.encode("Hello <|im_end|>", {.add_special_tokens = false});
@@ -6,8 +7,10 @@
 //
 // For valid UTF-8 the ids equal those of the `tokenizers` package. Bytes that are not UTF-8 are cut out of the text and
 // encoded byte by byte, so decode(encode(bytes)) == bytes for any bytes (where no special token strips blanks around
-// it, no BOS or EOS is added, and the tokenizer does not bring text into NFC first, as Qwen's does). A vocabulary may lack some of the 256 bytes; encoding one of them is an error, where
-// `tokenizers` drops it. Immutable but for an internal cache; copies share it; any thread.
+// it, no BOS or EOS is added, and the tokenizer does not change the text first: Qwen's brings it into NFC, Gemma's
+// writes blanks as U+2581 and cannot tell the two apart, Mistral's puts one in front). A vocabulary may lack some of
+// the 256 bytes; encoding one of them is an error, where `tokenizers` drops it. Immutable but for an internal cache;
+// copies share it; any thread.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +36,7 @@ class Tokenizer {
   // Reads DIR/tokenizer.json, and bos and eos from DIR/tokenizer_config.json or DIR/special_tokens_map.json if present.
   static Tokenizer from_folder(const std::string& dir);
   // Throws Error(kBadFile) naming file, key, value and what is expected or built; among others for another kind of
-  // tokenizer (Unigram, WordPiece, BPE with byte fallback: Gemma's, Mistral's) and for normalizers other than NFC.
+  // tokenizer (Unigram, WordPiece).
   static Tokenizer from_file(const std::string& path);
   static Tokenizer from_json(const std::string& text, const std::string& file_name);
 

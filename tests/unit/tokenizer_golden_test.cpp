@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "models/io/atomic_file.h"
 #include "models/io/tokenizer.h"
@@ -115,8 +116,11 @@ class TokenizerGolden : public ::testing::TestWithParam<std::string> {
   std::vector<int64_t> encode(const std::string& text) const {
     return tokenizer_->encode(text, {.add_special_tokens = true});
   }
-  // The splits tokenizer drops characters and adds blanks on purpose; NFC is what the other one returns.
-  bool returns_bytes() const { return GetParam() != "splits" && GetParam() != "qwen_nfc"; }
+  // The others drop characters, add blanks or take some away at the start, or return NFC.
+  bool returns_bytes() const {
+    static const std::set<std::string> changing = {"splits", "qwen_nfc", "llama2", "mistral", "metaspace"};
+    return !changing.contains(GetParam());
+  }
   void expect_bytes_back(const std::string& text, const std::string& name) const {
     if (!returns_bytes()) return;
     const std::string back = tokenizer_->decode(tokenizer_->encode(text, {.add_special_tokens = false}));
@@ -137,7 +141,7 @@ TEST_P(TokenizerGolden, StressTexts) {
       EXPECT_ANY_THROW(encode(text)) << name;
       continue;
     }
-    expect_equal(encode(text), answer, name);
+    if (!answer.contains("unanswered")) expect_equal(encode(text), answer, name);
     expect_bytes_back(text, name);
   }
 }
@@ -161,8 +165,8 @@ TEST_P(TokenizerGolden, JargonFileAndFortunes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TokenizerGolden,
-                         ::testing::Values("gpt2", "digits", "llama3", "qwen", "qwen_nfc", "o200k", "splits",
-                                           "smollm2"),
+                         ::testing::Values("gpt2", "digits", "llama3", "qwen", "qwen_nfc", "o200k", "splits", "gemma",
+                                           "llama2", "mistral", "metaspace", "smollm2"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -89,6 +89,88 @@ TEST(Tokenizer, EveryByteStringComesBack) {
   EXPECT_EQ(tokenizer.encode("he\xffhe", kPlain), (Ids{256, 255, 256}));
 }
 
+// As converted from SentencePiece: characters, U+2581 for a blank, and a token for each byte (id 1 + byte).
+json fallback() {
+  json value = small();
+  json vocab = {{"<unk>", 0}, {"▁", 257}, {"a", 258}, {"b", 259}, {"▁a", 260}, {"ab", 261}, {"▁ab", 262}};
+  const char* digits = "0123456789ABCDEF";
+  for (int byte = 0; byte < 256; ++byte) {
+    vocab[std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">"] = 1 + byte;
+  }
+  value["model"] = {{"type", "BPE"},
+                    {"byte_fallback", true},
+                    {"unk_token", "<unk>"},
+                    {"vocab", vocab},
+                    {"merges", {"▁ a", "a b", "▁a b"}}};
+  value["added_tokens"] = json::array({{{"id", 263}, {"content", "<s>"}, {"special", true}, {"normalized", false}}});
+  value["pre_tokenizer"] = nullptr;
+  value["decoder"] = json::parse(R"({"type": "Sequence", "decoders": [
+      {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})");
+  return value;
+}
+
+const json kBlanks = json::parse(R"({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})");
+
+TEST(TokenizerFallback, CharactersThatTheVocabularyLacksAreBytes) {
+  json value = fallback();
+  value["normalizer"] = kBlanks;
+  const Tokenizer tokenizer = load(value);
+  EXPECT_EQ(tokenizer.encode("ab abé", kPlain), (Ids{261, 262, 1 + 0xC3, 1 + 0xA9}));
+  EXPECT_EQ(tokenizer.encode("a\xff b", kPlain), (Ids{258, 1 + 0xFF, 257, 259}));
+  EXPECT_EQ(tokenizer.decode({261, 262, 1 + 0xC3, 1 + 0xA9, 1 + 0xFF}), "ab abé\xff");
+  EXPECT_EQ(tokenizer.decode({262, 262}), "ab ab");
+  EXPECT_EQ(tokenizer.decode({263, 262}), "<s> ab");
+}
+
+TEST(TokenizerFallback, ABlankIsPutInFrontWhereTheFileSaysSo) {
+  const Ids plain{261, 263, 261}, first{262, 263, 261}, all{262, 263, 262};  // of "ab<s>ab"
+  const auto with = [](const char* key, json step) {
+    json value = fallback();
+    value[key] = std::move(step);
+    return load(value);
+  };
+  const auto metaspace = [&](const char* scheme) {
+    return with("pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", scheme}});
+  };
+  const Tokenizer prepend =
+      with("normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "Prepend"}, {"prepend", "▁"}}, kBlanks}}});
+  EXPECT_EQ(with("normalizer", kBlanks).encode("ab<s>ab", kPlain), plain);
+  EXPECT_EQ(metaspace("never").encode("ab<s>ab", kPlain), plain);
+  EXPECT_EQ(metaspace("first").encode("ab<s>ab", kPlain), first);
+  EXPECT_EQ(metaspace("always").encode("ab<s>ab", kPlain), all);
+  EXPECT_EQ(prepend.encode("ab<s>ab", kPlain), all);
+  // Never between the parts of a text that a broken byte cuts: it must come back.
+  for (const Tokenizer& tokenizer : {metaspace("always"), metaspace("first"), prepend}) {
+    EXPECT_EQ(tokenizer.encode("ab\xff"
+                               "ab",
+                               kPlain),
+              (Ids{262, 1 + 0xFF, 261}));
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode("ab\xff"
+                                                "ab \xe2\x82",
+                                                kPlain)),
+              "ab\xff"
+              "ab \xe2\x82");
+  }
+}
+
+TEST(TokenizerFallback, BadFilesAreNamed) {
+  json value = fallback();
+  value["decoder"] = {{"type", "ByteLevel"}};
+  expect_error(ErrorCode::kBadFile, {"decoder", "ByteFallback is expected"}, [&] { load(value); });
+  value = fallback();
+  value["pre_tokenizer"] = {{"type", "ByteLevel"}};
+  expect_error(ErrorCode::kBadFile, {"pre_tokenizer", "beside model.byte_fallback"}, [&] { load(value); });
+  value = fallback();
+  value["model"]["vocab"].erase("<0x7F>");
+  expect_error(ErrorCode::kBadFile, {"model.byte_fallback", "it lacks <0x7F>"}, [&] { load(value); });
+  value = fallback();
+  value["normalizer"] = kBlanks;
+  value["added_tokens"][0]["content"] = "a b";
+  value["added_tokens"][0]["normalized"] = true;
+  expect_error(ErrorCode::kBadFile, {"added_tokens[0].id", "the normalizer changes its content"}, [&] { load(value); });
+}
+
 TEST(Tokenizer, AMissingByteIsAnErrorAndNotDropped) {
   json value = small();
   value["model"]["vocab"].erase(byte_symbol(0xFF));
@@ -162,14 +244,31 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadTokenizer{"Unigram", "/model/type", R"("Unigram")", {"model.type is \"Unigram\"", "byte-level BPE"}},
         BadTokenizer{"WordPiece", "/model/type", R"("WordPiece")", {"model.type is \"WordPiece\""}},
-        BadTokenizer{"ByteFallback", "/model/byte_fallback", "true", {"model.byte_fallback is true", "SentencePiece"}},
+        BadTokenizer{"ByteFallback", "/model/byte_fallback", "true", {"model.byte_fallback is true", "<0x00>"}},
         BadTokenizer{"Dropout", "/model/dropout", "0.1", {"model.dropout is 0.1"}},
         BadTokenizer{"SubwordPrefix", "/model/continuing_subword_prefix", R"("##")", {"continuing_subword_prefix"}},
         BadTokenizer{"Nfkc", "/normalizer", R"({"type": "NFKC"})", {"normalizer.type is \"NFKC\"", "NFC"}},
         BadTokenizer{"Metaspace",
                      "/pre_tokenizer",
-                     R"({"type": "Metaspace"})",
-                     {"pre_tokenizer.type is \"Metaspace\"", "ByteLevel"}},
+                     R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"})",
+                     {"pre_tokenizer", "without ByteLevel or model.byte_fallback"}},
+        BadTokenizer{"MetaspaceScheme",
+                     "/pre_tokenizer",
+                     R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"})",
+                     {"prepend_scheme is \"last\"", "first, always and never"}},
+        BadTokenizer{"FallbackDecoder",
+                     "/decoder",
+                     R"({"type": "Sequence", "decoders": [{"type": "ByteFallback"}]})",
+                     {"decoder", "ByteLevel is expected"}},
+        BadTokenizer{"DecoderOrder",
+                     "/decoder",
+                     R"({"type": "Sequence", "decoders": [{"type": "ByteFallback"},
+                         {"type": "Replace", "pattern": {"String": "_"}, "content": " "}]})",
+                     {"decoder.decoders[1]", "before ByteFallback"}},
+        BadTokenizer{"ReplaceByPattern",
+                     "/normalizer",
+                     R"({"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"})",
+                     {"normalizer.pattern.String is missing"}},
         BadTokenizer{"NoPreTokenizer", "/pre_tokenizer", "null", {"pre_tokenizer"}},
         BadTokenizer{"NoByteLevel", "/pre_tokenizer", R"({"type": "Digits"})", {"without ByteLevel"}},
         BadTokenizer{"ByteLevelFirst",
