@@ -4,8 +4,8 @@
 #include <c10/core/GradMode.h>
 
 #include "attnmux/error.h"
-#include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
+#include "models/train/sequence_share.h"
 
 namespace attnmux {
 
@@ -17,10 +17,9 @@ Evaluation evaluate(const RunContext& run, const DocumentPacker::Documents& docu
   for (int64_t index = 0; const std::optional<PackedBatch> sequence = packer.next(); ++index) {
     total.tokens += sequence->valid_tokens;
     if (index % run.mesh.shape.dp != run.mesh.dp_rank) continue;
-    const LlmBatch share = share_of(*sequence, run);
     StepContext step(run.table, run.cache, {.training = false});
-    arm_layers(step, run.model.config(), share.plan);
-    const at::Tensor hidden = run.model.forward({share.input_ids, share.position_ids}, step, {});
+    const LlmBatch share = share_of(*sequence, run, step, {});
+    const at::Tensor hidden = run.model.forward(share.input(), step, {});
     step.finish();
     loss += token_losses(hidden, run.model.lm_head(), share.labels, {}).sum(at::kDouble);
   }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "attnmux/error.h"
-#include "models/nn/layer_masks.h"
+#include "models/train/sequence_share.h"
 
 namespace attnmux {
 namespace {
@@ -31,10 +31,10 @@ std::optional<int64_t> first_non_finite_output(const RunContext& run, std::span<
     modules.push_back(path);
   };
   for (const PackedBatch& sequence : sequences) {
-    const LlmBatch share = share_of(sequence, run);
     StepContext step(run.table, run.cache, {.training = false});
-    arm_layers(step, run.model.config(), share.plan);
-    run.model.forward({share.input_ids, share.position_ids}, step, {.observe = observe});
+    const ForwardOptions forward{.observe = observe};
+    const LlmBatch share = share_of(sequence, run, step, forward);
+    run.model.forward(share.input(), step, forward);
     step.finish();
   }
   return first;

@@ -8,7 +8,6 @@
 #include "attnmux/selection.h"
 #include "attnmux/trace.h"
 #include "models/data/llm_batch.h"
-#include "models/data/packing.h"
 #include "models/nn/causal_lm.h"
 #include "models/train/device_mesh.h"
 
@@ -23,11 +22,5 @@ struct RunContext {
   LlmBatchOptions sharding;
   Trace* trace = nullptr;  // gets the spans of training steps
 };
-
-// This rank's part of a packed sequence. Collective over the ranks that share it.
-inline LlmBatch share_of(const PackedBatch& sequence, const RunContext& run) {
-  return prepare_llm_batch({sequence.input_ids, sequence.position_ids, sequence.labels, sequence.mask}, *run.mesh.cp,
-                           run.sharding, *run.plans);
-}
 
 }  // namespace attnmux

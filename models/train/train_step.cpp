@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "models/nn/layer_masks.h"
 #include "models/nn/linear_cross_entropy.h"
 #include "models/train/gradient_sum.h"
 #include "models/train/non_finite.h"
+#include "models/train/sequence_share.h"
 
 namespace attnmux {
 namespace {
@@ -86,15 +86,14 @@ StepMetrics train_step(TrainState& state, int64_t step_number) {
 
   StepSums sums;
   for (const PackedBatch& sequence : sequences) {
-    // This rank's tokens. The sequence's masks go with the step, never through a global.
-    const LlmBatch share = share_of(sequence, state.run);
+    // This rank's tokens, those of images made by the vision tower. The masks go with the step, never through a global.
     StepContext step(state.run.table, state.run.cache,
                      {.training = true, .trace = state.run.trace, .trace_rank = world.rank()});
-    arm_layers(step, model.config(), share.plan);
+    const ForwardOptions forward{.activation_checkpointing = state.activation_checkpointing};
+    const LlmBatch share = share_of(sequence, state.run, step, forward);
 
     // Forward: every attention module asks `step` to attend. The loss adds up to the mean over the whole batch.
-    const at::Tensor hidden = model.forward({share.input_ids, share.position_ids}, step,
-                                            {.activation_checkpointing = state.activation_checkpointing});
+    const at::Tensor hidden = model.forward(share.input(), step, forward);
     const at::Tensor loss = linear_cross_entropy(hidden, model.lm_head(), share.labels, batch.valid_tokens);
 
     // Backward, and the proof that each module used its mask in both directions; only then may anything change.

@@ -148,11 +148,14 @@ TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registr
 std::string describe(const TrainPlan& plan) {
   const TrainConfig& config = plan.config;
   const int64_t tokens = count_tokens(*plan.documents);
+  size_t images = 0;
+  for (const TokenizedDocument& document : *plan.documents) images += document.images.size();
   std::ostringstream text;
   text << "model     " << config.model.path << ", " << plan.model.num_hidden_layers << " layers, "
        << plan.model.num_attention_heads << ":" << plan.model.num_key_value_heads << " heads of " << plan.model.head_dim
        << ", " << config.train.dtype << "\n"
-       << "data      " << plan.documents->size() << " documents, " << tokens << " tokens, "
+       << "data      " << plan.documents->size() << " documents, "
+       << (images > 0 ? std::to_string(images) + " images, " : "") << tokens << " tokens, "
        << tokens / config.data.seq_len << " sequences of " << config.data.seq_len << " an epoch\n";
   if (!plan.heldout->empty()) {
     text << "held out  " << plan.heldout->size() << " documents, " << count_tokens(*plan.heldout) << " tokens\n";

@@ -6,7 +6,8 @@
 The templates beside them, *.jinja, are those of the models on the hub (Qwen2, Qwen2.5, Qwen2.5-VL: Apache-2.0), and
 ChatML alone. The tokenizer is that of tokenizers/qwen_nfc.json with the special tokens of Qwen2.5-VL. Of each
 conversation: token ids, with images the processor's (their placeholders repeated), and which of them are the
-assistant's: text and end, as transformers finds them by a template that marks them with {% generation %}.
+assistant's: text and end, as transformers finds them by a template that marks them with {% generation %}. And the loss
+of models/qwen2_5_vl on documents with images of images/*, each on its own.
 Needs transformers and Pillow; the versions used are recorded.
 """
 
@@ -15,6 +16,7 @@ import pathlib
 import sys
 
 import numpy
+import torch
 import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -96,6 +98,29 @@ def expand(ids, positions, image_id, counts):
     return expanded, [moved[i] for i in positions]
 
 
+def loss_of_documents():
+    """Documents of random tokens around images, a third of them learned, and their mean loss."""
+    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(HERE / "models" / "qwen2_5_vl",
+                                                                            attn_implementation="eager")
+    processor = Qwen2VLImageProcessorPil(patch_size=4, size={"shortest_edge": 64, "longest_edge": 1600})
+    image_id, generator = model.config.image_token_id, numpy.random.Generator(numpy.random.PCG64(5))
+    documents, loss = [], 0.0
+    for images in [["grey16.png", "exif6.jpg"], [], ["28x28.png"]]:
+        inputs = processor([str(HERE / "images" / image) for image in images], return_tensors="pt") if images else {}
+        ids = generator.integers(3, 60, 5).tolist()
+        for grid in inputs.get("image_grid_thw", []):
+            ids += [image_id] * (int(grid.prod()) // processor.merge_size**2) + generator.integers(3, 60, 9).tolist()
+        learned = [i for i, token in enumerate(ids) if i > 0 and token != image_id and generator.random() < 0.4]
+        labels = torch.full((len(ids),), -100)
+        labels[learned] = torch.tensor(ids)[learned]
+        tokens = torch.tensor([ids])
+        with torch.no_grad():
+            logits = model(input_ids=tokens, mm_token_type_ids=(tokens == image_id).int(), **inputs).logits[0]
+        loss += torch.nn.functional.cross_entropy(logits[:-1], labels[1:], reduction="sum").item()
+        documents.append({"ids": ids, "learned": learned, "images": images})
+    return {"documents": documents, "loss": loss / sum(len(document["learned"]) for document in documents)}
+
+
 def main():
     tokenizer = make_tokenizer()
     processor = Qwen2VLImageProcessorPil()
@@ -114,7 +139,8 @@ def main():
             ids, positions = expand(ids, positions, image_id, counts)
             cases.append({"name": f"{name}_{key}", "template": f"{name}.jinja", "messages": messages, "images": images,
                           "ids": ids, "learned": positions})
-    goldens = {"transformers": transformers.__version__, "python": sys.version.split()[0], "cases": cases}
+    goldens = {"transformers": transformers.__version__, "python": sys.version.split()[0], "cases": cases,
+               "training": loss_of_documents()}
     (OUT / "goldens.json").write_text(json.dumps(goldens, separators=(",", ":")) + "\n")
 
 
