@@ -216,7 +216,8 @@ DocumentScore score_document(const Range& document, const at::Tensor& losses, co
 
 // [tokens, hidden] in the input's order, computed by as many ranks as asked for.
 at::Tensor hidden_states(const CausalLm& model, const ScoreInput& input, const AttnMaskSpec& mask,
-                         const std::shared_ptr<const SelectionTable>& table, const ScoreOptions& options) {
+                         const std::shared_ptr<const SelectionTable>& table, const ScoreOptions& options,
+                         ScoreProgress& progress) {
   at::Tensor hidden;
   PlanCache plans;
   const VlmSequence sequence{
@@ -226,7 +227,8 @@ at::Tensor hidden_states(const CausalLm& model, const ScoreInput& input, const A
     const LlmBatch share = prepare_vlm_batch(model, sequence, group, step,
                                              {.sharding = {.dispatch = {.chunk_size = options.chunk_size}}}, plans);
     arm_layers(step, model.config(), share.plan);
-    const at::Tensor own = model.forward(share.input(), step, {});
+    const ForwardOptions observed{.observe = group.rank() == 0 ? progress.layers() : ModuleObserver{}};
+    const at::Tensor own = model.forward(share.input(), step, observed);
     step.finish();
     const at::Tensor whole = undispatch(own, share.plan.plan().dispatch(), group);
     if (group.rank() == 0) hidden = whole;
@@ -290,13 +292,15 @@ ScoreResult score(const std::string& model_dir, const ScoreInput& input, const S
   const auto table = std::make_shared<const SelectionTable>(choose_backends(config, mask, options, policy, registry));
 
   const std::unique_ptr<CausalLm> model = load_causal_lm(model_dir, {.dtype = options.dtype});
-  const at::Tensor hidden = hidden_states(*model, input, mask, table, options);
+  ScoreProgress progress(config, tokens, options.on_progress);
+  const at::Tensor hidden = hidden_states(*model, input, mask, table, options, progress);
 
   std::optional<LogitsFile> logits;
   if (!options.logits_file.empty()) logits.emplace(options.logits_file, tokens, config.vocab_size);
   const at::Tensor losses =
       token_losses(hidden, model->lm_head(), input.labels, [&](int64_t first_row, const at::Tensor& rows) {
         if (logits) logits->append(rows);
+        progress.rows_done(first_row + rows.size(0));
       });
   if (logits) logits->commit();
 

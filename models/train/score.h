@@ -17,6 +17,7 @@
 #include "attnmux/registry.h"
 #include "attnmux/selection.h"
 #include "models/nn/causal_lm.h"
+#include "models/train/score_progress.h"
 
 namespace attnmux {
 
@@ -45,6 +46,7 @@ struct ScoreOptions {
   std::string logits_file;           // empty: none
   int64_t cp = 1;                    // ranks of this process that share sequence and images; and the weights
   int64_t chunk_size = 512;          // tokens that stay together when it is dealt out
+  ProgressCallback on_progress = {};
 };
 
 struct DocumentScore {

@@ -12,17 +12,21 @@ namespace {
 
 constexpr int64_t kBarWidth = 24;
 
-size_t terminal_columns() {
+size_t terminal_columns(int file_descriptor) {
   winsize size{};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  return ::ioctl(file_descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 }  // namespace
 
-Progress::Progress(int64_t total) : total_(total), terminal_(::isatty(STDOUT_FILENO) == 1) {}
+Progress::Progress(int64_t total, To to)
+    : total_(total),
+      out_(to == To::kStdout ? std::cout : std::cerr),
+      file_descriptor_(to == To::kStdout ? STDOUT_FILENO : STDERR_FILENO),
+      terminal_(::isatty(file_descriptor_) == 1) {}
 
 Progress::~Progress() {
-  if (drawn_) std::cout << std::endl;
+  if (drawn_) out_ << std::endl;
 }
 
 void Progress::update(int64_t done, const std::string& text) {
@@ -37,15 +41,15 @@ void Progress::update(int64_t done, const std::string& text) {
   }
   const std::string count = std::to_string(done) + "/" + std::to_string(total_);
   if (!terminal_) {
-    std::cout << count << "  " << text << (left.empty() ? "" : "  ") << left << std::endl;
+    out_ << count << "  " << text << (left.empty() ? "" : "  ") << left << std::endl;
     return;
   }
   const int64_t filled = kBarWidth * done / std::max<int64_t>(1, total_);
   std::string line = "[" + std::string(filled, '#') + std::string(kBarWidth - filled, '.') + "] ";
   line += count + "  " + (left.empty() ? "" : left + "  ") + text;
   // One column less than the terminal has: a full line would wrap, and the next \r would not reach its start.
-  line.resize(std::min(line.size(), terminal_columns() - 1));
-  std::cout << "\r\033[K" << line << std::flush;
+  line.resize(std::min(line.size(), terminal_columns(file_descriptor_) - 1));
+  out_ << "\r\033[K" << line << std::flush;
   drawn_ = true;
 }
 

@@ -3,14 +3,16 @@
 
 #include <chrono>
 #include <cstdint>
+#include <iosfwd>
 #include <string>
 
 namespace attnmux::tool {
 
-// Writes to stdout, from one thread.
+// Writes from one thread: beside an answer on stdout to stderr.
 class Progress {
  public:
-  explicit Progress(int64_t total);
+  enum class To : uint8_t { kStdout, kStderr };
+  explicit Progress(int64_t total, To to = To::kStdout);
   ~Progress();  // leaves the terminal on a line of its own
 
   // `text` says what there is to say about it. The speed is that since the first update, which therefore tells none:
@@ -19,6 +21,8 @@ class Progress {
 
  private:
   int64_t total_;
+  std::ostream& out_;
+  int file_descriptor_;
   bool terminal_;
   bool drawn_ = false;
   int64_t first_done_ = -1;

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "attnmux/error.h"
 #include "attnmux/mask_io.h"
@@ -10,6 +12,7 @@
 #include "attnmux/spelling.h"
 #include "tools/attnmux/command.h"
 #include "tools/attnmux/model_policy.h"
+#include "tools/attnmux/progress.h"
 
 namespace attnmux::tool {
 namespace {
@@ -39,6 +42,21 @@ void print(const ScoreResult& result) {
   if (result.documents.size() > kDocumentsShown) {
     print_line("and " + std::to_string(result.documents.size() - kDocumentsShown) + " more; --json lists all");
   }
+}
+
+// What takes less than two seconds says nothing of how far it is.
+ScoreResult score_with_progress(const std::string& model, const ScoreInput& input, const SelectionPolicy& policy,
+                                const PluginRegistry& registry, ScoreOptions options) {
+  using Clock = std::chrono::steady_clock;
+  std::optional<Progress> progress;
+  Clock::time_point shown = Clock::now() + std::chrono::seconds(1);
+  options.on_progress = [&](int64_t done, int64_t total) {
+    if (Clock::now() - shown < std::chrono::seconds(1)) return;
+    shown = Clock::now();
+    if (!progress) progress.emplace(total, Progress::To::kStderr);
+    progress->update(done, with_separators(input.input_ids.size(0)) + " tokens");
+  };
+  return score(model, input, policy, registry, options);
 }
 
 }  // namespace
@@ -79,7 +97,7 @@ int run_score(const Arguments& arguments) {
   load_plugins({.files = policy.plugins}, registry);
 
   const ScoreInput input = tokens.empty() ? read_score_text(model, text) : read_score_tokens(tokens);
-  const ScoreResult result = score(model, input, policy, registry, options);
+  const ScoreResult result = score_with_progress(model, input, policy, registry, options);
   if (json) {
     print_line(to_json(result));
   } else {

@@ -5,8 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -98,6 +100,24 @@ TEST_F(Score, ManyRanksGiveTheNumbersOfOne) {
   expect_error(ErrorCode::kUnsupported, {"flash", "cp_size", "mask.type"}, [&] {
     score(model, input, testing::all_on("flash"), testing::cpu_backends(), {.cp = 2, .chunk_size = 16});
   });
+}
+
+TEST_F(Score, ProgressCountsLayersThenRows) {
+  const std::string model = golden_dir("models/gqa8_llama3");
+  const ScoreInput input = read_score_tokens(write_tokens({{"input_ids", at::arange(64)}}));
+  for (const int64_t cp : {1, 2}) {
+    std::vector<int64_t> seen;
+    std::set<int64_t> totals;
+    run(model, input, {.cp = cp, .chunk_size = 16, .on_progress = [&](int64_t done, int64_t total) {
+          seen.push_back(done);
+          totals.insert(total);
+        }});
+    ASSERT_EQ(totals.size(), 1u) << "cp " << cp;
+    EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end())) << "cp " << cp;
+    EXPECT_EQ(seen.front(), 0);
+    EXPECT_EQ(seen.back(), *totals.begin());
+    EXPECT_EQ(std::ssize(seen), read_model_config(model).num_hidden_layers + 1);  // these rows are one chunk of logits
+  }
 }
 
 TEST_F(Score, LayersWithAWindowFindTheirTokensOnTheSameRanks) {
