@@ -200,6 +200,33 @@ TEST_F(TrainCli, ScoreWritesLogitsInTokenOrder) {
   EXPECT_EQ(logits.scalar_type(), at::kFloat);
 }
 
+TEST_F(TrainCli, ScoreReadsImagesOverRanks) {
+  const std::string model = ATTNMUX_SOURCE_DIR "/tests/golden/models/qwen2_5_vl";
+  const SafetensorsFile golden = SafetensorsFile::open(model + "/three_images.safetensors");
+  std::vector<NamedTensor> tensors;
+  for (const char* name : {"input_ids", "pixel_values", "image_grid_thw"})
+    tensors.push_back({name, golden.tensor(name)});
+  write_safetensors(folder.file("tokens.safetensors"), tensors, {});
+  const std::vector<std::string> arguments{"score",
+                                           "--model",
+                                           model,
+                                           "--tokens",
+                                           folder.file("tokens.safetensors"),
+                                           "--logits",
+                                           folder.file("logits.safetensors"),
+                                           "--cp",
+                                           "2",
+                                           "--chunk-size",
+                                           "8",
+                                           "--json"};
+  const Finished finished = run_program(arguments);
+  ASSERT_EQ(finished.status, 0) << finished.err;
+  EXPECT_NEAR(json::parse(finished.out)["loss"].get<double>(), golden.tensor("loss").item<double>(), 1e-5);
+  const at::Tensor logits = SafetensorsFile::open(folder.file("logits.safetensors")).tensor("logits");
+  const at::Tensor expected = golden.tensor("logits");
+  EXPECT_LE((logits - expected).abs().max().item<double>(), 1e-5 * expected.abs().max().item<double>());
+}
+
 TEST_F(TrainCli, BenchTrainMeasuresSteps) {
   const Finished finished = run_program({"bench", "train", "--model", folder.file("model"), "--config", config,
                                          "--seq-len", "32", "--documents", "2", "--reps", "2", "--json"});
