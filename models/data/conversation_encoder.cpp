@@ -21,7 +21,7 @@ std::shared_ptr<const ImageProcessor> read_processor(const std::string& dir, con
   auto processor = std::make_shared<const ImageProcessor>(ImageProcessor::from_folder(dir));
   const auto check = [&](const char* key, int64_t got, const char* want_key, int64_t want) {
     if (got == want) return;
-    throw Error(ErrorCode::kConfig, dir + "/preprocessor_config.json: " + key + " is " + std::to_string(got) +
+    throw Error(ErrorCode::kConfig, dir + ": " + key + " of the image processor is " + std::to_string(got) +
                                         ", vision_config." + want_key + " in config.json is " + std::to_string(want));
   };
   const ImageProcessorConfig& made = processor->config();

@@ -29,7 +29,7 @@ struct ChatOptions {
 
 class ConversationEncoder {
  public:
-  // Reads the chat template, and for a model with a vision tower preprocessor_config.json. Throws what ChatLayout and
+  // Reads the chat template, and for a model with a vision tower its image processor. Throws what ChatLayout and
   // ImageProcessor throw, and Error(kConfig) where template, tokenizer, processor and model do not belong together.
   ConversationEncoder(const std::string& model_dir, const ModelConfig& config, const Tokenizer& tokenizer,
                       const ChatOptions& options);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "attnmux/error.h"
 #include "models/data/resize.h"
@@ -44,19 +45,7 @@ std::array<double, 3> read_channels(const JsonNode& root, const std::string& key
   return {values[0].number(), values[1].number(), values[2].number()};
 }
 
-at::Tensor per_channel(const std::array<double, 3>& values) {
-  return at::tensor(at::ArrayRef<double>(values), at::kFloat).view({3, 1, 1});
-}
-
-}  // namespace
-
-ImageProcessor ImageProcessor::from_folder(const std::string& dir) {
-  const std::string path = dir + "/preprocessor_config.json";
-  return from_json(read_whole_file(path), path);
-}
-
-ImageProcessor ImageProcessor::from_json(const std::string& text, const std::string& file_name) {
-  const JsonNode root = JsonNode::parse(text, file_name, ErrorCode::kConfig);
+ImageProcessorConfig read_settings(const JsonNode& root) {
   check_processor(root);
   check_settings(root);
   ImageProcessorConfig config;
@@ -74,7 +63,27 @@ ImageProcessor ImageProcessor::from_json(const std::string& text, const std::str
   for (const double value : config.image_std) {
     if (!(value > 0)) root.at("image_std").fail("positive numbers are expected");
   }
-  return ImageProcessor(config);
+  return config;
+}
+
+at::Tensor per_channel(const std::array<double, 3>& values) {
+  return at::tensor(at::ArrayRef<double>(values), at::kFloat).view({3, 1, 1});
+}
+
+}  // namespace
+
+ImageProcessor ImageProcessor::from_folder(const std::string& dir) {
+  const std::string composite = dir + "/processor_config.json";
+  if (std::filesystem::exists(composite)) {
+    const JsonNode root = JsonNode::parse(read_whole_file(composite), composite, ErrorCode::kConfig);
+    if (root.has("image_processor")) return ImageProcessor(read_settings(root.at("image_processor")));
+  }
+  const std::string path = dir + "/preprocessor_config.json";
+  return from_json(read_whole_file(path), path);
+}
+
+ImageProcessor ImageProcessor::from_json(const std::string& text, const std::string& file_name) {
+  return ImageProcessor(read_settings(JsonNode::parse(text, file_name, ErrorCode::kConfig)));
 }
 
 ImageSize ImageProcessor::resized(const ImageSize& image) const {

@@ -1,7 +1,7 @@
 // Images as a vision-language model takes them: resized, normalised, cut into patches, as the Hugging Face processor
 // does.
 //
-//   ImageProcessor processor = ImageProcessor::from_folder("models/qwen2.5-vl");     // preprocessor_config.json
+//   ImageProcessor processor = ImageProcessor::from_folder("models/qwen2.5-vl");
 //   ImagePatches image = processor.patches(rgb);                                    // rgb: [height, width, 3] uint8
 //   input.pixel_values = at::cat({image.pixel_values, ...}); input.image_grids = {image.grid, ...};
 //
@@ -37,8 +37,9 @@ struct ImagePatches {
 
 class ImageProcessor {
  public:
-  // Reads DIR/preprocessor_config.json. Throws Error(kConfig) naming file and key for an unknown processor and for a
-  // setting that is not built.
+  // Reads "image_processor" in DIR/processor_config.json, where there is one, as transformers 5 writes it, or
+  // DIR/preprocessor_config.json. Throws Error(kConfig) naming file and key for an unknown processor and for a setting
+  // that is not built.
   static ImageProcessor from_folder(const std::string& dir);
   static ImageProcessor from_json(const std::string& text, const std::string& file_name);
 

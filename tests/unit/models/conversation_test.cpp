@@ -192,7 +192,7 @@ TEST(ConversationModel, WhoseFilesDoNotBelongTogetherIsRefused) {
   other_patch.vision->patch_size = 16;
   expect_error(ErrorCode::kConfig, {"<|image_pad|> is token", "image_token_id"},
                [&] { chat.encode(user("\"a\""), other_token); });
-  expect_error(ErrorCode::kConfig, {"preprocessor_config.json: patch_size is 14", "is 16"},
+  expect_error(ErrorCode::kConfig, {"patch_size of the image processor is 14", "is 16"},
                [&] { chat.encode(user("\"a\""), other_patch); });
   chat.dir.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor"})");
   expect_error(ErrorCode::kConfig, {"image_processor_type is \"CLIPImageProcessor\""},

@@ -10,6 +10,7 @@
 #include "models/io/safetensors.h"
 #include "tests/common/compare.h"
 #include "tests/unit/expect_error.h"
+#include "tests/unit/temp_dir.h"
 
 namespace attnmux {
 namespace {
@@ -71,6 +72,21 @@ TEST(ImageProcessor, ReadsItsSettings) {
   EXPECT_EQ(processor.resized({80, 80}), (ImageSize{24, 24}));
   const ImagePatches white = processor.patches(at::full({8, 8, 3}, 255, at::kByte));
   EXPECT_TRUE(at::equal(white.pixel_values, at::ones({4, 96})));
+}
+
+TEST(ImageProcessor, OfAFolder) {
+  const TempDir dir;
+  expect_error(ErrorCode::kBadFile, {dir.file("preprocessor_config.json")},
+               [&] { ImageProcessor::from_folder(dir.path()); });
+  const auto patch_size = [&] { return ImageProcessor::from_folder(dir.path()).config().patch_size; };
+  dir.write("preprocessor_config.json", R"({"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 4})");
+  dir.write("processor_config.json", R"({"processor_class": "Qwen2_5_VLProcessor"})");
+  EXPECT_EQ(patch_size(), 4);
+  dir.write("processor_config.json",
+            R"({"image_processor": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8}})");
+  EXPECT_EQ(patch_size(), 8);
+  dir.write("processor_config.json", R"({"image_processor": {"image_processor_type": "CLIPImageProcessor"}})");
+  expect_error(ErrorCode::kConfig, {"processor_config.json: image_processor.image_processor_type is"}, patch_size);
 }
 
 TEST(ImageProcessor, BadImagesAreRefused) {
