@@ -92,11 +92,7 @@ std::vector<DocumentImage> ConversationEncoder::find_images(const Document& docu
   }
   std::vector<DocumentImage> images;
   for (const std::string& path : conversation.images) {
-    try {
-      images.push_back(find_image(path, processor_));
-    } catch (const Error& error) {
-      fail(document, error.what());
-    }
+    images.push_back(find_image(path, document.origin, processor_));
   }
   return images;
 }

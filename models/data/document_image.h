@@ -1,7 +1,7 @@
 // An image of a document: read when a step needs it, so that a data set is larger than memory.
 //
-//   DocumentImage image = find_image("cat.png", processor);       // reads the file's header
-//   at::Tensor pixel_values = load_pixels({image, ...});          // reads the files
+//   DocumentImage image = find_image("cat.png", "train.jsonl:12", processor);      // reads the file's header
+//   at::Tensor pixel_values = load_pixels({image, ...});                           // reads the files
 //
 // Any thread.
 #pragma once
@@ -18,7 +18,8 @@ namespace attnmux {
 
 struct DocumentImage {
   std::string path;
-  ImageGrid grid;  // in patches
+  std::string origin;  // of its document, for messages
+  ImageGrid grid;      // in patches
   std::shared_ptr<const ImageProcessor> processor;
 
   int64_t tokens() const {
@@ -27,11 +28,12 @@ struct DocumentImage {
   }
 };
 
-// Throws what read_image_size() and ImageProcessor::resized() throw.
-DocumentImage find_image(const std::string& path, std::shared_ptr<const ImageProcessor> processor);
+// Throws Error(kBadFile) naming origin and file: what read_image_size() and ImageProcessor::resized() refuse.
+DocumentImage find_image(const std::string& path, const std::string& origin,
+                         std::shared_ptr<const ImageProcessor> processor);
 
-// [patches of all, values of a patch]; undefined without images. Throws what read_image() throws, and Error(kBadFile)
-// for an image whose size has changed since it was found.
+// [patches of all, values of a patch]; undefined without images. Throws Error(kBadFile) naming origin and file: what
+// read_image() refuses, and an image whose size has changed since it was found.
 at::Tensor load_pixels(const std::vector<DocumentImage>& images);
 
 std::vector<ImageGrid> grids_of(const std::vector<DocumentImage>& images);

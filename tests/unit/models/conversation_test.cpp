@@ -107,12 +107,12 @@ TEST(Conversation, PixelsAreReadWhenTheyAreNeeded) {
   dir.write("a.png", read_whole_file(kGolden + "images/28x28.png"));
   const auto processor = std::make_shared<const ImageProcessor>(
       ImageProcessor::from_json(R"({"image_processor_type": "Qwen2VLImageProcessor"})", "preprocessor_config.json"));
-  const DocumentImage image = find_image(dir.file("a.png"), processor);
+  const DocumentImage image = find_image(dir.file("a.png"), "train.jsonl:7", processor);
   EXPECT_EQ(image.tokens(), 4);  // 56 x 56 pixels are the least
   EXPECT_EQ(load_pixels({image, image}).sizes(), (std::vector<int64_t>{32, 1176}));
   EXPECT_FALSE(load_pixels({}).defined());
   dir.write("a.png", read_whole_file(kGolden + "images/20x4000.png"));
-  expect_error(ErrorCode::kBadFile, {"a.png", "has changed since"}, [&] { load_pixels({image}); });
+  expect_error(ErrorCode::kBadFile, {"train.jsonl:7: ", "a.png", "has changed since"}, [&] { load_pixels({image}); });
 }
 
 struct BadLine {

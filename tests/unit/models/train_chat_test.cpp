@@ -207,7 +207,7 @@ TEST_F(ChatRun, BadDataIsToldBeforeAnythingIsWritten) {
 TEST_F(ChatRun, AnImageThatIsCutOffEndsTheRunByName) {
   const std::string bytes = read_whole_file(kImages + "exif6.jpg");
   dir.write("exif6.jpg", bytes.substr(0, bytes.size() - 100));
-  expect_error(ErrorCode::kBadFile, {"exif6.jpg", "cut off"}, [&] { run(); });
+  expect_error(ErrorCode::kBadFile, {"train.jsonl:5: ", "exif6.jpg", "cut off"}, [&] { run(); });
 }
 
 // Several documents in a sequence, tokens and labels as given, images from files.
@@ -224,7 +224,7 @@ TEST(TrainChat, LossOfPackedDocumentsWithImagesIsThatOfTransformers) {
     document.is_label.resize(document.ids.size());
     for (const json& position : golden.at("learned")) document.is_label[position.get<size_t>()] = true;
     for (const json& image : golden.at("images")) {
-      document.images.push_back(find_image(kImages + image.get<std::string>(), processor));
+      document.images.push_back(find_image(kImages + image.get<std::string>(), "golden", processor));
     }
     learned += std::ssize(golden.at("learned"));
     documents->push_back(document);
