@@ -4,12 +4,19 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <chrono>
 
-#include "attnmux/attend.h"
-#include "attnmux/cp_group.h"
+#include "attnmux/distributed_attend.h"
 #include "attnmux/error.h"
 #include "attnmux/group_cast.h"
+#include "attnmux/mask_builders.h"
+#include "attnmux/ranges.h"
+#include "attnmux/selection.h"
+#include "backend_call.h"
+#include "call_checks.h"
+#include "distributed_call.h"
+#include "lse_merge.h"
+#include "rank_clock.h"
+#include "remote_tokens.h"
 #include "scalar_type.h"
 
 namespace attnmux {
@@ -47,33 +54,44 @@ std::vector<int64_t> exchange_tokens(const CalibrationOptions& options) {
   return sizes;
 }
 
-// One rank's seconds: [measurements, repetitions].
-class RankClock {
- public:
-  RankClock(CpGroup& group, int64_t measurements, int64_t repetitions)
-      : group_(group), repetitions_(repetitions), seconds_(at::zeros({measurements, repetitions}, at::kDouble)) {}
+// What one rank attends with, in random numbers.
+struct Inputs {
+  Inputs(int64_t queries, int64_t keys, const AttentionSize& size)
+      : q(normal(queries, size.heads_q, size)),
+        k(normal(keys, size.heads_kv, size)),
+        v(normal(keys, size.heads_kv, size)),
+        dout(normal(queries, size.heads_q, size)) {}
 
-  template <class Run>
-  void measure(int64_t measurement, Run&& run) {
-    for (int64_t i = -1; i < repetitions_; ++i) {
-      group_.barrier();
-      const auto start = std::chrono::steady_clock::now();
-      run();
-      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-      if (i >= 0) seconds_[measurement][i] = time.count();
-    }
+  BackwardArgs backward(const ForwardResult& result) const {
+    return {.dout = dout, .q = q, .k = k, .v = v, .out = result.out, .lse = result.lse};
   }
 
-  // Of the slowest rank, median over repetitions: [measurements].
-  at::Tensor slowest() {
-    group_.all_reduce(seconds_, ReduceOp::kMax)->wait();
-    return std::get<0>(seconds_.median(/*dim=*/1));
+  at::Tensor q, k, v, dout;
+
+ private:
+  static at::Tensor normal(int64_t tokens, int64_t heads, const AttentionSize& size) {
+    return at::randn({tokens, heads, size.head_dim}, at::kFloat).to(scalar_type(size.dtype));
+  }
+};
+
+// A mask and what is needed to attend by it.
+class Call {
+ public:
+  Call(const BackendCall& call, const AttnMaskSpec& mask, const AttentionSize& size, PreparedCache& cache)
+      : call_(call),
+        in_(mask.total_q(), mask.total_k(), size),
+        prepared_(call_.prepare(cache, mask, in_.q, in_.k, in_.v)) {}
+  ForwardResult forward() const { return call_.forward(*prepared_, in_.q, in_.k, in_.v); }
+  void backward() {
+    if (!result_.out.defined()) result_ = forward();
+    call_.backward(*prepared_, in_.backward(result_));
   }
 
  private:
-  CpGroup& group_;
-  int64_t repetitions_;
-  at::Tensor seconds_;
+  const BackendCall& call_;
+  Inputs in_;
+  std::shared_ptr<const Prepared> prepared_;
+  ForwardResult result_;
 };
 
 // seconds = latency + bytes / bandwidth, least squares of the relative errors.
@@ -96,48 +114,120 @@ void fit(const std::vector<ExchangeTime>& exchanges, double bytes_per_token, Cos
   model->latency_s = std::max((wy - wx / model->bytes_per_s) / w, kLeastLatency);
 }
 
+// The rest of what is measured, behind the exchanges.
+enum Measurement : int64_t { kForward = kSizes, kBackward, kRows, kOneCall, kBoth, kMeasurements };
+constexpr int64_t kFewKeys = 16;
+
 }  // namespace
 
 Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& registry) {
   check(options);
   const std::shared_ptr<const AttentionBackend> backend = registry.at(options.backend);
   const AttentionSize& size = options.size;
-  const at::TensorOptions dtype(scalar_type(size.dtype));
   const std::vector<int64_t> tokens = exchange_tokens(options);
+  const int64_t rows = options.mask.total_q();
   at::Tensor seconds;
   run_threads_group(static_cast<int32_t>(options.ranks), {}, [&](CpGroup& group) {
     const c10::NoGradGuard no_grad;
-    RankClock clock(group, kSizes + 1, options.repetitions);
-    for (int64_t i = 0; i < kSizes; ++i) {
-      const GroupCastArgs args = all_to_all(group.rank(), group.size(), tokens[i]);
-      const at::Tensor keys_and_values = at::ones({tokens[i], 2 * size.heads_kv, size.head_dim}, dtype);
-      clock.measure(i, [&] { group_cast(group, args, keys_and_values).wait(); });
-    }
-    const auto normal = [&](int64_t count, int64_t heads) {
-      return at::randn({count, heads, size.head_dim}, at::kFloat).to(dtype.dtype());
-    };
-    const at::Tensor q = normal(options.mask.total_q(), size.heads_q);
-    const at::Tensor k = normal(options.mask.total_k(), size.heads_kv);
-    const at::Tensor v = normal(options.mask.total_k(), size.heads_kv);
     PreparedCache cache;
-    clock.measure(kSizes, [&] { attend(backend, options.mask, q, k, v, {}, cache); });
+    const Inputs in(1, 1, size);
+    AttentionRequest request = request_for(facts_of(options.mask), in.q, in.k, in.v, {});
+    request.training = true;
+    require_support(*backend, request_of_parts(request), "");
+    const BackendCall call(backend, in.q, {});
+    std::vector<std::function<void()>> things;
+    std::vector<std::function<GroupCastResult()>> casts;
+    for (int64_t i = 0; i < kSizes; ++i) {
+      const KeysAndValues own{at::ones({tokens[i], size.heads_kv, size.head_dim}, scalar_type(size.dtype)),
+                              at::ones({tokens[i], size.heads_kv, size.head_dim}, scalar_type(size.dtype))};
+      const at::Tensor packed = pack(own, own.k.scalar_type());
+      casts.emplace_back([&group, packed, args = all_to_all(group.rank(), group.size(), tokens[i])] {
+        return group_cast(group, args, packed);
+      });
+      things.emplace_back([&casts, i] { casts[i]().wait(); });
+    }
+    Call whole(call, options.mask, size, cache);
+    Call few_keys(call, full_mask(rows, kFewKeys), size, cache);
+    Call one(call, full_mask(1, 1), size, cache);
+    const ForwardResult before = few_keys.forward();
+    things.emplace_back([&] { whole.forward(); });
+    things.emplace_back([&] { whole.backward(); });
+    things.emplace_back([&] {
+      LseMerge merge;
+      merge.add({before.out.clone(), before.lse});
+      merge.add(few_keys.forward());
+      merge.finish(before.out, size.head_dim);
+    });
+    things.emplace_back([&] { one.forward(); });
+    things.emplace_back([&] {
+      GroupCastResult under_way = casts.back()();
+      whole.forward();
+      under_way.wait();
+    });
+    RankClock clock(group);
+    clock.run(things, options.repetitions);
     const at::Tensor slowest = clock.slowest();
     if (group.rank() == 0) seconds = slowest;
   });
+  const auto measured = [&](int64_t i) { return seconds[i].item<double>(); };
 
   Calibration result;
-  for (int64_t i = 0; i < kSizes; ++i) {
-    result.exchanges.push_back({.tokens = tokens[i], .seconds = seconds[i].item<double>()});
-  }
-  result.attention_s = seconds[kSizes].item<double>();
-  fit(result.exchanges, static_cast<double>(size.bytes_per_token()), &result.model);
-  CostModel unit;
-  unit.flops_per_s = 1;
-  result.model.flops_per_s = unit.calc_s(options.mask.area(), size, Pass::kForward) / result.attention_s;
-  result.model.source = "measured: " + std::to_string(options.ranks) + " threads, " + options.backend + ", heads " +
-                        std::to_string(size.heads_q) + ":" + std::to_string(size.heads_kv) + " of " +
-                        std::to_string(size.head_dim) + ", " + std::string(to_string(size.dtype));
+  for (int64_t i = 0; i < kSizes; ++i) result.exchanges.push_back({.tokens = tokens[i], .seconds = measured(i)});
+  CostModel& model = result.model;
+  fit(result.exchanges, static_cast<double>(size.bytes_per_token()), &model);
+  result.forward_s = measured(kForward);
+  result.backward_s = measured(kBackward);
+  model.call_s = measured(kOneCall);
+  // What is left of a time once calls and rows are paid for; at least a tenth, where noise would leave nothing.
+  const auto left = [&](double time, double paid) { return std::max(time - paid, time / 10); };
+  const CostModel unit{.flops_per_s = 1, .backward_flops_per_s = 1, .call_s = 0, .row_bytes_per_s = 1};
+  const double row_bytes = unit.part_s(1, rows, size, Pass::kForward) - unit.part_s(1, 0, size, Pass::kForward);
+  const double row_s = left(measured(kRows), model.call_s);
+  model.row_bytes_per_s = row_bytes / row_s;
+  const auto operations = [&](Pass pass) { return unit.part_s(options.mask.area(), 0, size, pass); };
+  model.flops_per_s = operations(Pass::kForward) / left(result.forward_s, model.call_s + row_s);
+  model.backward_flops_per_s = operations(Pass::kBackward) / left(result.backward_s, model.call_s + row_s);
+  const double saved = result.forward_s + result.exchanges.back().seconds - measured(kBoth);
+  model.overlap = std::clamp(saved / std::min(result.forward_s, result.exchanges.back().seconds), 0.0, 1.0);
+  model.source = "measured: " + std::to_string(options.ranks) + " threads, " + options.backend + ", heads " +
+                 std::to_string(size.heads_q) + ":" + std::to_string(size.heads_kv) + " of " +
+                 std::to_string(size.head_dim) + ", " + std::string(to_string(size.dtype));
   return result;
+}
+
+std::vector<PassTimes> time_plans(const std::vector<DistAttnPlan>& plans, const CalibrationOptions& options,
+                                  const PluginRegistry& registry) {
+  check(options);
+  const std::shared_ptr<const AttentionBackend> backend = registry.at(options.backend);
+  at::Tensor seconds;
+  run_threads_group(static_cast<int32_t>(options.ranks), {}, [&](CpGroup& group) {
+    const c10::NoGradGuard no_grad;
+    PreparedCache cache;
+    std::vector<std::function<void()>> things;
+    for (const DistAttnPlan& plan : plans) {
+      const AgreedPlan agreed(group, plan);
+      const auto in =
+          std::make_shared<const Inputs>(plan.dispatch().tokens_of(group.rank()),
+                                         count_tokens(plan.dispatch().key_ranges_of(group.rank())), options.size);
+      AttentionRequest request = request_for(facts_of(plan.mask()), in->q, in->k, in->v, {});
+      request.training = true;
+      require_support(*backend, request_of_parts(request), "");
+      const auto call = std::make_shared<const DistributedCall>(BackendCall(backend, in->q, {}), agreed, in->q, in->k,
+                                                                in->v, cache, RankTrace());
+      const auto result = std::make_shared<ForwardResult>();
+      things.emplace_back([=] { *result = call->forward(in->q, in->k, in->v); });
+      things.emplace_back([=] { call->backward(in->backward(*result)); });
+    }
+    RankClock clock(group);
+    clock.run(things, options.repetitions);
+    const at::Tensor slowest = clock.slowest();
+    if (group.rank() == 0) seconds = slowest;
+  });
+  std::vector<PassTimes> times;
+  for (int64_t i = 0; i < std::ssize(plans); ++i) {
+    times.push_back({.forward_s = seconds[2 * i].item<double>(), .backward_s = seconds[2 * i + 1].item<double>()});
+  }
+  return times;
 }
 
 }  // namespace attnmux

@@ -43,15 +43,19 @@ void JsonReader::refuse(const std::string& complaint) const {
   throw Error(ErrorCode::kConfig, (place_.empty() ? "the document" : place_) + " " + complaint);
 }
 
-void JsonReader::check_keys(const std::vector<std::string>& keys) const {
+void JsonReader::check_keys(const std::vector<std::string>& keys, const std::vector<std::string>& optional) const {
   if (!value_.is_object()) refuse("is " + found() + ", not an object");
+  std::vector<std::string> known = keys;
+  known.insert(known.end(), optional.begin(), optional.end());
   for (const auto& [key, value] : value_.items()) {
-    if (std::find(keys.begin(), keys.end(), key) == keys.end()) refuse("has an " + unknown_word("key", key, keys));
+    if (std::find(known.begin(), known.end(), key) == known.end()) refuse("has an " + unknown_word("key", key, known));
   }
   for (const std::string& key : keys) {
     if (!value_.contains(key)) refuse("has no key \"" + key + "\"");
   }
 }
+
+bool JsonReader::has(const std::string& key) const { return value_.contains(key); }
 
 JsonReader JsonReader::at(const std::string& key) const {
   return JsonReader(value_.at(key), place_.empty() ? key : place_ + "." + key);

@@ -19,8 +19,9 @@ class JsonReader {
  public:
   JsonReader(const nlohmann::json& value, std::string place) : value_(value), place_(std::move(place)) {}
 
-  // Refuses all but an object with exactly these keys.
-  void check_keys(const std::vector<std::string>& keys) const;
+  // Refuses all but an object with exactly these keys, of which it may lack the optional ones.
+  void check_keys(const std::vector<std::string>& keys, const std::vector<std::string>& optional = {}) const;
+  bool has(const std::string& key) const;
   JsonReader at(const std::string& key) const;
 
   size_t size() const;  // of a list

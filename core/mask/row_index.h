@@ -16,11 +16,13 @@ class RowIndex {
     build(pieces, 0, pieces.size());
   }
 
-  // Calls visit(index) for every piece that has `row`, in ascending order of index. O(log pieces) each.
-  // REQUIRES: the pieces the index was built from.
+  // Calls visit(index) for every piece that has `row`, in ascending order of index; of these only pieces that begin at
+  // row `first` or behind it. O(log pieces) each. REQUIRES: the pieces the index was built from.
   template <class Visit>
-  void for_each(const std::vector<Trapezoid>& pieces, int64_t row, Visit&& visit) const {
-    find(pieces, row, 0, pieces.size(), visit);
+  void for_each(const std::vector<Trapezoid>& pieces, int64_t row, Visit&& visit, int64_t first = 0) const {
+    const auto begin =
+        std::partition_point(pieces.begin(), pieces.end(), [&](const Trapezoid& piece) { return piece.q0 < first; });
+    find(pieces, row, 0, pieces.size(), static_cast<size_t>(begin - pieces.begin()), visit);
   }
 
  private:
@@ -33,14 +35,15 @@ class RowIndex {
   }
 
   template <class Visit>
-  void find(const std::vector<Trapezoid>& pieces, int64_t row, size_t begin, size_t end, Visit& visit) const {
-    if (begin == end) return;
+  void find(const std::vector<Trapezoid>& pieces, int64_t row, size_t begin, size_t end, size_t from,
+            Visit& visit) const {
+    if (begin == end || end <= from) return;
     const size_t middle = begin + (end - begin) / 2;
     if (last_end_[middle] <= row) return;
-    find(pieces, row, begin, middle, visit);
+    find(pieces, row, begin, middle, from, visit);
     if (pieces[middle].q0 > row) return;
-    if (pieces[middle].q1 > row) visit(middle);
-    find(pieces, row, middle + 1, end, visit);
+    if (middle >= from && pieces[middle].q1 > row) visit(middle);
+    find(pieces, row, middle + 1, end, from, visit);
   }
 
   std::vector<int64_t> last_end_;

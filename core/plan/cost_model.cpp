@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "../mask/json_reader.h"
 #include "attnmux/error.h"
+#include "stage_split.h"
 
 namespace attnmux {
 namespace {
@@ -21,116 +24,196 @@ int64_t bytes_of(DType dtype) {
 }
 
 constexpr double kBackwardOperations = 2.5;  // five matrix products where forward has two
-constexpr double kWorthAStage = 0.99;        // of the step with half as many stages
-constexpr double kBackwardTokens = 2;        // keys and values once more, and their gradients
+constexpr double kWorthStages = 1.002;       // of the shortest step
+constexpr int64_t kStages[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+constexpr double kGrowths[] = {1, 0.5, 2, 0.25, 4};
+constexpr double kMostDoublings = 16;  // from the smallest stage to the largest
 
-double pass_s(const std::vector<TimelineSpan>& spans) {
-  double end = 0;
-  for (const TimelineSpan& span : spans) end = std::max(end, span.end_s);
-  return end;
+// One pass of one rank, as the runtime goes through it; returns its end. Visits every span.
+template <class Visit>
+double walk(const RankWork& work, const CostModel& model, const AttentionSize& shape, Pass pass, Visit&& visit) {
+  const int64_t stages = std::ssize(work.stages);
+  double now = 0, link = 0;  // when attention and when the link are free
+  const auto exchange = [&](int64_t stage, Cargo cargo) {
+    const StageWork& part = work.stages[stage];
+    const double begin = std::max(now, link);
+    link = begin + model.exchange_s(std::max(part.tokens_received, part.tokens_sent), shape, cargo);
+    visit(TimelineSpan{
+        .stage = stage, .exchange = true, .gradients = cargo == Cargo::kGradients, .begin_s = begin, .end_s = link});
+    return link;
+  };
+  const auto compute = [&](int64_t stage, int64_t area) {
+    const double alone = model.part_s(area, work.queries, shape, pass);
+    const double beside = std::clamp(link - now, 0.0, alone);
+    const double end = now + alone + (1 - model.overlap) * beside;
+    visit(TimelineSpan{.stage = stage, .begin_s = now, .end_s = end});
+    now = end;
+  };
+  double keys = stages > 0 ? exchange(0, Cargo::kKeys) : 0;
+  double gradients = 0;
+  compute(-1, work.host_area);
+  for (int64_t stage = 0; stage < stages; ++stage) {
+    now = std::max(now, keys);
+    if (stage + 1 < stages) keys = exchange(stage + 1, Cargo::kKeys);
+    compute(stage, work.stages[stage].area);
+    if (pass == Pass::kForward) continue;
+    const double before = gradients;
+    gradients = exchange(stage, Cargo::kGradients);
+    now = std::max(now, before);
+  }
+  return std::max(now, gradients);
 }
 
-double computed_s(const std::vector<TimelineSpan>& spans) {
-  double sum = 0;
-  for (const TimelineSpan& span : spans) sum += span.exchange ? 0 : span.end_s - span.begin_s;
-  return sum;
+double step_s(const RankWork& work, const CostModel& model, const AttentionSize& shape) {
+  const auto ignore = [](const TimelineSpan&) {};
+  return walk(work, model, shape, Pass::kForward, ignore) + walk(work, model, shape, Pass::kBackward, ignore);
 }
+
+// Of a plan with one stage: what its ranks would do with other stages.
+class Stages {
+ public:
+  explicit Stages(std::vector<RankWork> whole) : whole_(std::move(whole)) {}
+
+  double slowest_s(const StageOptions& options, const CostModel& model, const AttentionSize& shape) {
+    const std::vector<double> ends = ends_of_stages(options);
+    double slowest = 0;
+    for (const RankWork& rank : whole_) {
+      staged_.queries = rank.queries;
+      staged_.host_area = rank.host_area;
+      staged_.stages.resize(ends.size());
+      const StageWork& all = rank.stages.front();
+      StageWork before;
+      for (size_t stage = 0; stage < ends.size(); ++stage) {
+        const auto up_to = [&](int64_t amount) { return std::llround(static_cast<double>(amount) * ends[stage]); };
+        const StageWork sum{up_to(all.area), up_to(all.tokens_received), up_to(all.tokens_sent)};
+        staged_.stages[stage] = {sum.area - before.area, sum.tokens_received - before.tokens_received,
+                                 sum.tokens_sent - before.tokens_sent};
+        before = sum;
+      }
+      slowest = std::max(slowest, step_s(staged_, model, shape));
+    }
+    return slowest;
+  }
+
+ private:
+  std::vector<RankWork> whole_;
+  RankWork staged_;
+};
 
 }  // namespace
 
 int64_t AttentionSize::bytes_per_token() const { return 2 * heads_kv * head_dim * bytes_of(dtype); }
 
-double CostModel::calc_s(int64_t area, const AttentionSize& shape, Pass pass) const {
-  const double operations =
-      4.0 * static_cast<double>(area) * static_cast<double>(shape.heads_q) * static_cast<double>(shape.head_dim);
-  return operations * (pass == Pass::kBackward ? kBackwardOperations : 1) / flops_per_s;
+int64_t AttentionSize::gradient_bytes_per_token() const {
+  return 2 * heads_kv * head_dim * std::max<int64_t>(bytes_of(dtype), 4);
 }
 
-double CostModel::comm_s(int64_t tokens, const AttentionSize& shape, Pass pass) const {
+double CostModel::part_s(int64_t area, int64_t rows, const AttentionSize& shape, Pass pass) const {
+  if (area == 0) return 0;
+  const double width = static_cast<double>(shape.heads_q) * static_cast<double>(shape.head_dim);
+  const double operations = 4.0 * static_cast<double>(area) * width;
+  return call_s + static_cast<double>(rows) * width * 4 / row_bytes_per_s +
+         (pass == Pass::kForward ? operations / flops_per_s : kBackwardOperations * operations / backward_flops_per_s);
+}
+
+double CostModel::exchange_s(int64_t tokens, const AttentionSize& shape, Cargo cargo) const {
   if (tokens == 0) return 0;
-  const double bytes = static_cast<double>(tokens) * static_cast<double>(shape.bytes_per_token());
-  return latency_s + bytes * (pass == Pass::kBackward ? kBackwardTokens : 1) / bytes_per_s;
+  const int64_t bytes = cargo == Cargo::kKeys ? shape.bytes_per_token() : shape.gradient_bytes_per_token();
+  return latency_s + static_cast<double>(tokens) * static_cast<double>(bytes) / bytes_per_s;
 }
 
 CostModel cost_model_from_json(std::string_view json) {
   const nlohmann::json document = parse_json(json);
   const JsonReader reader(document, "calibration");
-  reader.check_keys({"flops_per_s", "bytes_per_s", "latency_s", "source"});
+  reader.check_keys({"flops_per_s", "bytes_per_s", "latency_s", "source"},
+                    {"backward_flops_per_s", "call_s", "row_bytes_per_s", "overlap"});
   const auto positive = [&](const std::string& key) {
     const double value = reader.at(key).number();
     if (!(value > 0)) reader.at(key).refuse("is " + std::to_string(value) + "; a number above 0 is expected");
     return value;
   };
-  return {.flops_per_s = positive("flops_per_s"),
-          .bytes_per_s = positive("bytes_per_s"),
-          .latency_s = positive("latency_s"),
-          .source = reader.at("source").string()};
+  const auto measured = [&](const std::string& key, double otherwise) {
+    return reader.has(key) ? positive(key) : otherwise;
+  };
+  CostModel model{.flops_per_s = positive("flops_per_s"),
+                  .backward_flops_per_s = measured("backward_flops_per_s", positive("flops_per_s")),
+                  .call_s = measured("call_s", 0),
+                  .row_bytes_per_s = measured("row_bytes_per_s", std::numeric_limits<double>::infinity()),
+                  .bytes_per_s = positive("bytes_per_s"),
+                  .latency_s = positive("latency_s"),
+                  .source = reader.at("source").string()};
+  if (reader.has("overlap")) {
+    model.overlap = reader.at("overlap").number();
+    if (!(model.overlap >= 0 && model.overlap <= 1)) {
+      reader.at("overlap").refuse("is " + std::to_string(model.overlap) + "; a number from 0 to 1 is expected");
+    }
+  }
+  return model;
 }
 
 std::string to_json(const CostModel& model) {
-  return nlohmann::ordered_json{{"flops_per_s", model.flops_per_s},
-                                {"bytes_per_s", model.bytes_per_s},
-                                {"latency_s", model.latency_s},
-                                {"source", model.source}}
-      .dump(/*indent=*/2);
+  nlohmann::ordered_json document{
+      {"flops_per_s", model.flops_per_s}, {"backward_flops_per_s", model.backward_flops_per_s},
+      {"bytes_per_s", model.bytes_per_s}, {"latency_s", model.latency_s},
+      {"overlap", model.overlap},         {"source", model.source}};
+  if (model.call_s > 0) document["call_s"] = model.call_s;
+  if (std::isfinite(model.row_bytes_per_s)) document["row_bytes_per_s"] = model.row_bytes_per_s;
+  return document.dump(/*indent=*/2);
 }
 
-// An exchange starts together with the attention that it is to hide behind, and both end before the next pair starts.
 std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model, const AttentionSize& shape,
                                    Pass pass) {
   std::vector<TimelineSpan> spans;
-  double now = 0;
-  int64_t area = work.host_area;
-  for (int64_t stage = 0; stage <= std::ssize(work.stages); ++stage) {
-    const double calc = model.calc_s(area, shape, pass);
-    spans.push_back({.stage = stage - 1, .exchange = false, .begin_s = now, .end_s = now + calc});
-    double comm = 0;
-    if (stage < std::ssize(work.stages)) {
-      const StageWork& next = work.stages[stage];
-      comm = model.comm_s(std::max(next.tokens_received, next.tokens_sent), shape, pass);
-      spans.push_back({.stage = stage, .exchange = true, .begin_s = now, .end_s = now + comm});
-      area = next.area;
-    }
-    now += std::max(calc, comm);
-  }
+  walk(work, model, shape, pass, [&](const TimelineSpan& span) { spans.push_back(span); });
   return spans;
+}
+
+double one_rank_s(const AttnMaskSpec& mask, const CostModel& model, const AttentionSize& shape) {
+  return model.part_s(mask.area(), mask.total_q(), shape, Pass::kForward) +
+         model.part_s(mask.area(), mask.total_q(), shape, Pass::kBackward);
 }
 
 Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape) {
   Prediction prediction;
   const std::vector<RankWork> work = plan.work();
   for (size_t rank = 0; rank < work.size(); ++rank) {
-    double step = 0, computed = 0;
-    for (const Pass pass : {Pass::kForward, Pass::kBackward}) {
-      const std::vector<TimelineSpan> spans = timeline(work[rank], model, shape, pass);
-      step += pass_s(spans);
-      computed += computed_s(spans);
-    }
+    double computed = 0;
+    const auto add = [&](const TimelineSpan& span) { computed += span.exchange ? 0 : span.end_s - span.begin_s; };
+    const double forward = walk(work[rank], model, shape, Pass::kForward, add);
+    const double backward = walk(work[rank], model, shape, Pass::kBackward, add);
+    const double step = forward + backward;
+    prediction.forward_s = std::max(prediction.forward_s, forward);
+    prediction.backward_s = std::max(prediction.backward_s, backward);
     if (step <= prediction.step_s) continue;
     prediction.step_s = step;
     prediction.exposed_s = step - computed;
     prediction.slowest_rank = static_cast<int32_t>(rank);
   }
-  const int64_t area = plan.mask().area();
-  prediction.one_rank_s = model.calc_s(area, shape, Pass::kForward) + model.calc_s(area, shape, Pass::kBackward);
+  prediction.one_rank_s = one_rank_s(plan.mask(), model, shape);
   prediction.speedup = prediction.step_s > 0 ? prediction.one_rank_s / prediction.step_s : 1;
   prediction.efficiency = prediction.speedup / static_cast<double>(work.size());
   return prediction;
 }
 
-int64_t choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const CostModel& model,
-                      const AttentionSize& shape) {
-  int64_t chosen = 1;
-  double shortest = 0;
-  for (const int64_t stages : {1, 2, 4, 8, 16, 32}) {
-    const DistAttnPlan plan(mask, dispatch, {.stages = stages});
-    if (plan.stages() == 0) return 1;
-    const double step = predict(plan, model, shape).step_s;
-    if (stages > 1 && step > kWorthAStage * shortest) break;
-    shortest = step;
-    chosen = stages;
+StageOptions choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const CostModel& model,
+                           const AttentionSize& shape) {
+  const DistAttnPlan plan(mask, dispatch, {});
+  if (plan.stages() == 0) return {};
+  Stages work(plan.work());
+  std::vector<std::pair<double, StageOptions>> tried;
+  double shortest = std::numeric_limits<double>::infinity();
+  for (const int64_t stages : kStages) {
+    for (const double growth : kGrowths) {
+      const StageOptions options{.stages = stages, .growth = growth};
+      if (growth != 1 &&
+          (stages == 1 || std::abs(std::log2(growth)) * static_cast<double>(stages - 1) > kMostDoublings))
+        continue;
+      tried.emplace_back(work.slowest_s(options, model, shape), options);
+      shortest = std::min(shortest, tried.back().first);
+    }
   }
-  return chosen;
+  return std::find_if(tried.begin(), tried.end(), [&](const auto& t) { return t.first <= kWorthStages * shortest; })
+      ->second;
 }
 
 }  // namespace attnmux

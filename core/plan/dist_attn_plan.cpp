@@ -5,24 +5,16 @@
 #include <string>
 #include <utility>
 
-#include "../mask/row_index.h"
 #include "../mask/trapezoid.h"
 #include "attnmux/error.h"
 #include "attnmux/ranges.h"
 #include "exchange.h"
 #include "local_mask.h"
 #include "needed_keys.h"
+#include "stage_split.h"
 
 namespace attnmux {
 namespace {
-
-constexpr int64_t kMostStages = 1024;
-
-int64_t checked(const StageOptions& options) {
-  if (options.stages >= 1 && options.stages <= kMostStages) return options.stages;
-  throw Error(ErrorCode::kInvalidArgument,
-              "stages = " + std::to_string(options.stages) + " is outside [1, " + std::to_string(kMostStages) + "]");
-}
 
 std::vector<OwnedRange> owners_of(const DispatchPlan& dispatch) {
   std::vector<OwnedRange> owners;
@@ -48,45 +40,27 @@ std::vector<std::vector<Range>> remote_keys(const AttnMaskSpec& mask, const Disp
   return remote;
 }
 
-std::vector<Trapezoid> trapezoids(const AttnMaskSpec& mask) {
-  std::vector<Trapezoid> pieces;
-  pieces.reserve(mask.disjoint_slices().size());
-  for (const AttnSlice& slice : mask.disjoint_slices()) pieces.push_back(*to_trapezoid(slice));
-  return pieces;
-}
-
 int64_t area_of(const std::vector<AttnSlice>& slices) {
   int64_t sum = 0;
   for (const AttnSlice& slice : slices) sum += area(slice);
   return sum;
 }
 
-// The tokens of sorted `ranges` numbered [tokens.begin, tokens.end).
-std::vector<Range> numbered(const std::vector<Range>& ranges, Range tokens) {
-  std::vector<Range> part;
-  int64_t before = 0;
-  for (const Range& range : ranges) {
-    const Range kept{range.begin + std::clamp<int64_t>(tokens.begin - before, 0, range.size()),
-                     range.begin + std::clamp<int64_t>(tokens.end - before, 0, range.size())};
-    if (!kept.empty()) part.push_back(kept);
-    before += range.size();
-  }
-  return part;
-}
-
-// Every rank's remote keys in equal shares, ascending.
-std::vector<std::vector<Range>> keys_of_stage(const std::vector<std::vector<Range>>& remote, int64_t stage,
-                                              int64_t stages) {
-  std::vector<std::vector<Range>> keys;
-  keys.reserve(remote.size());
-  for (const std::vector<Range>& ranges : remote) {
-    const int64_t tokens = count_tokens(ranges);
-    keys.push_back(numbered(ranges, {tokens * stage / stages, tokens * (stage + 1) / stages}));
+// Every rank's keys of each stage: [stages][ranks].
+std::vector<std::vector<std::vector<Range>>> keys_of_stages(const std::vector<std::vector<Range>>& remote,
+                                                            const std::vector<OwnedRange>& owners,
+                                                            const StageOptions& options) {
+  const std::vector<double> ends = ends_of_stages(options);
+  const auto ranks = static_cast<int32_t>(remote.size());
+  std::vector<std::vector<std::vector<Range>>> keys(options.stages, std::vector<std::vector<Range>>(ranks));
+  for (int32_t rank = 0; rank < ranks; ++rank) {
+    std::vector<std::vector<Range>> parts = spread_over_stages(remote[rank], owners, rank, ranks, ends);
+    for (int64_t stage = 0; stage < options.stages; ++stage) keys[stage][rank] = std::move(parts[stage]);
   }
   return keys;
 }
 
-Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t stages) {
+Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t stages, double growth) {
   Hasher hasher;
   hasher.add(mask.hash().hi);
   hasher.add(mask.hash().lo);
@@ -95,6 +69,7 @@ Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t 
   hasher.add(dispatch.options.pad);
   hasher.add(dispatch.options.solver);
   hasher.add(stages);
+  if (stages > 1) hasher.add(growth);
   for (const std::vector<int32_t>& chunks : dispatch.chunks_of_rank) {
     hasher.add(chunks.size());
     for (const int32_t chunk : chunks) hasher.add(chunk);
@@ -109,8 +84,7 @@ struct DistAttnPlan::State {
       : mask(mask),
         dispatch(dispatch),
         stage_options(stage_options),
-        pieces(trapezoids(mask)),
-        rows(pieces),
+        rows(mask),
         owners(owners_of(dispatch)),
         whole(owners, remote_keys(mask, dispatch)) {
     std::vector<std::vector<Range>> remote;
@@ -118,19 +92,20 @@ struct DistAttnPlan::State {
       remote.push_back(whole.wanted(rank));
       tokens_moved += count_tokens(remote.back());
     }
-    const int64_t asked = checked(stage_options);
-    const int64_t stages = tokens_moved == 0 ? 0 : asked;
-    for (int64_t stage = 0; stage < stages; ++stage) {
-      exchanges.emplace_back(owners, keys_of_stage(remote, stage, stages));
+    check(stage_options);
+    if (tokens_moved > 0) {
+      for (std::vector<std::vector<Range>>& keys : keys_of_stages(remote, owners, stage_options)) {
+        exchanges.emplace_back(owners, std::move(keys));
+      }
     }
-    hash = hash_of(mask, dispatch, stages);
+    hash = hash_of(mask, dispatch, std::ssize(exchanges), stage_options.growth);
     ranks.resize(dispatch.size());
   }
 
   RankPlan derive(int32_t rank) const {
     const std::vector<Range> queries = dispatch.ranges_of(rank);
     const std::vector<Range> own_keys = dispatch.key_ranges_of(rank);
-    const std::vector<Trapezoid> own = local_rows(pieces, rows, queries);
+    const std::vector<Trapezoid> own = rows.of(queries);
     const auto against = [&](const std::vector<Range>& keys) {
       return AttnMaskSpec(local_slices(own, keys), count_tokens(queries), count_tokens(keys));
     };
@@ -149,8 +124,7 @@ struct DistAttnPlan::State {
   const AttnMaskSpec mask;
   const DispatchPlan dispatch;
   const StageOptions stage_options;
-  const std::vector<Trapezoid> pieces;  // of the mask
-  const RowIndex rows;
+  const MaskRows rows;
   const std::vector<OwnedRange> owners;
   const Exchange whole;             // all remote keys at once
   std::vector<Exchange> exchanges;  // one for each stage
@@ -178,6 +152,7 @@ DistAttnPlan DistAttnPlan::with_mask(const AttnMaskSpec& mask) const {
 const AttnMaskSpec& DistAttnPlan::mask() const { return state_->mask; }
 const DispatchPlan& DistAttnPlan::dispatch() const { return state_->dispatch; }
 int64_t DistAttnPlan::stages() const { return std::ssize(state_->exchanges); }
+const StageOptions& DistAttnPlan::stage_options() const { return state_->stage_options; }
 int64_t DistAttnPlan::tokens_moved() const { return state_->tokens_moved; }
 Hash128 DistAttnPlan::hash() const { return state_->hash; }
 
@@ -198,7 +173,8 @@ std::vector<RankWork> DistAttnPlan::work() const {
   for (const Exchange& exchange : state_->exchanges) sent.push_back(exchange.tokens_sent());
   std::vector<RankWork> work(dispatch.size());
   for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
-    const std::vector<Trapezoid> own = local_rows(state_->pieces, state_->rows, dispatch.ranges_of(rank));
+    const std::vector<Trapezoid> own = state_->rows.of(dispatch.ranges_of(rank));
+    work[rank].queries = dispatch.tokens_of(rank);
     work[rank].host_area = area_of(local_slices(own, dispatch.key_ranges_of(rank)));
     for (int64_t stage = 0; stage < stages(); ++stage) {
       const std::vector<Range>& keys = state_->exchanges[stage].wanted(rank);

@@ -9,9 +9,9 @@
 namespace attnmux {
 namespace {
 
-class LocalKeys {
+class LocalNumbers {
  public:
-  explicit LocalKeys(const std::vector<Range>& ranges) : ranges_(ranges), before_(ranges.size() + 1, 0) {
+  explicit LocalNumbers(const std::vector<Range>& ranges) : ranges_(ranges), before_(ranges.size() + 1, 0) {
     for (size_t i = 0; i < ranges.size(); ++i) before_[i + 1] = before_[i] + ranges[i].size();
   }
 
@@ -33,37 +33,63 @@ class LocalKeys {
   std::vector<int64_t> before_;
 };
 
+std::vector<Trapezoid> trapezoids(const AttnMaskSpec& mask, bool resting) {
+  std::vector<Trapezoid> pieces;
+  for (const AttnSlice& slice : mask.disjoint_slices()) {
+    const Trapezoid piece = *to_trapezoid(slice);
+    if ((!piece.left.moving && !piece.right.moving) == resting) pieces.push_back(piece);
+  }
+  return pieces;
+}
+
+// Calls visit(piece) for every one that meets `rows` and begins at row `first` or behind it.
+template <class Pieces, class Visit>
+void for_each_in(const Pieces& pieces, Range rows, int64_t first, Visit&& visit) {
+  const std::vector<Trapezoid>& sorted = pieces.sorted;
+  pieces.index.for_each(
+      sorted, rows.begin, [&](size_t i) { visit(sorted[i]); }, first);
+  auto next = std::partition_point(sorted.begin(), sorted.end(),
+                                   [&](const Trapezoid& piece) { return piece.q0 <= rows.begin; });
+  for (; next != sorted.end() && next->q0 < rows.end; ++next) visit(*next);
+}
+
 }  // namespace
 
-std::vector<Trapezoid> local_rows(const std::vector<Trapezoid>& pieces, const RowIndex& index,
-                                  const std::vector<Range>& queries) {
+MaskRows::MaskRows(const AttnMaskSpec& mask)
+    : resting_(trapezoids(mask, /*resting=*/true)), moving_(trapezoids(mask, /*resting=*/false)) {}
+
+std::vector<Trapezoid> MaskRows::of(const std::vector<Range>& queries) const {
+  const LocalNumbers local(queries);
   std::vector<Trapezoid> rows;
-  int64_t before = 0;
+  int64_t before = 0, last_end = 0;
   for (const Range& range : queries) {
-    const auto add = [&](const Trapezoid& piece) {
+    for_each_in(moving_, range, 0, [&](const Trapezoid& piece) {
       const int64_t first = std::max(piece.q0, range.begin);
-      const int64_t local = before + first - range.begin;
-      rows.push_back({.q0 = local,
-                      .q1 = local + std::min(piece.q1, range.end) - first,
-                      .left = Edge::through(local, piece.left.at(first), piece.left.moving),
-                      .right = Edge::through(local, piece.right.at(first), piece.right.moving)});
-    };
-    index.for_each(pieces, range.begin, [&](size_t i) { add(pieces[i]); });
-    auto next = std::partition_point(pieces.begin(), pieces.end(),
-                                     [&](const Trapezoid& piece) { return piece.q0 <= range.begin; });
-    for (; next != pieces.end() && next->q0 < range.end; ++next) add(*next);
+      const int64_t q0 = before + first - range.begin;
+      rows.push_back({.q0 = q0,
+                      .q1 = q0 + std::min(piece.q1, range.end) - first,
+                      .left = Edge::through(q0, piece.left.at(first), piece.left.moving),
+                      .right = Edge::through(q0, piece.right.at(first), piece.right.moving)});
+    });
+    for_each_in(resting_, range, last_end, [&](const Trapezoid& piece) {  // those before met an earlier range or none
+      rows.push_back({.q0 = local.find(piece.q0).number,
+                      .q1 = local.find(piece.q1).number,
+                      .left = piece.left,
+                      .right = piece.right});
+    });
     before += range.size();
+    last_end = range.end;
   }
   return rows;
 }
 
 std::vector<AttnSlice> local_slices(const std::vector<Trapezoid>& rows, const std::vector<Range>& keys) {
-  const LocalKeys local(keys);
+  const LocalNumbers local(keys);
   std::vector<AttnSlice> slices;
   for (const Trapezoid& piece : rows) {
     for (int64_t row = piece.q0; row < piece.q1;) {
-      const LocalKeys::Place left = local.find(piece.left.at(row));
-      const LocalKeys::Place right = local.find(piece.right.at(row));
+      const LocalNumbers::Place left = local.find(piece.left.at(row));
+      const LocalNumbers::Place right = local.find(piece.right.at(row));
       int64_t height = piece.q1 - row;
       if (piece.left.moving) height = std::min(height, left.stays);
       if (piece.right.moving) height = std::min(height, right.stays);

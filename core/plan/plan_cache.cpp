@@ -44,8 +44,9 @@ std::shared_ptr<const DistAttnPlan> PlanCache::plan(const AttnMaskSpec& mask, co
     return found->second;
   }
   ++state_->misses;
-  const int64_t chosen = stages == kAutoStages ? choose_stages(mask, dispatch, state_->model, shape) : stages;
-  plans.emplace_front(key, std::make_shared<const DistAttnPlan>(mask, dispatch, StageOptions{.stages = chosen}));
+  const StageOptions chosen =
+      stages == kAutoStages ? choose_stages(mask, dispatch, state_->model, shape) : StageOptions{.stages = stages};
+  plans.emplace_front(key, std::make_shared<const DistAttnPlan>(mask, dispatch, chosen));
   if (plans.size() > state_->capacity) plans.pop_back();
   return plans.front().second;
 }

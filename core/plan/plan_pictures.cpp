@@ -7,8 +7,8 @@
 #include <sstream>
 
 #include "../mask/mask_drawing.h"
-#include "../mask/svg_text.h"
 #include "attnmux/plan_report.h"
+#include "picture.h"
 
 namespace attnmux {
 namespace {
@@ -16,16 +16,13 @@ namespace {
 constexpr int64_t kMostStripes = 2048;
 constexpr int64_t kMostTimelines = 6;
 // Pixels.
-constexpr double kLeft = 72;
-constexpr double kWidth = 640;
-constexpr double kRight = 110;
-constexpr double kTop = 76;
 constexpr double kBars = 190;
 constexpr double kLane = 20;
 constexpr double kNarrowestLabel = 46;
 
 constexpr const char* kAttention = "#4361c2";
 constexpr const char* kExchange = "#e8a13a";
+constexpr const char* kGradients = "#1f9e89";
 constexpr const char* kWaiting = "#f2b3ba";
 constexpr std::array<const char*, 8> kRanks = {"#4361c2", "#1f9e89", "#e8a13a", "#d1495b",
                                                "#7b52ab", "#3fa7d6", "#8a6d3b", "#5c6b7a"};
@@ -44,59 +41,6 @@ std::string color_of(int64_t rank, int64_t ranks) {
   text.imbue(std::locale::classic());
   text << "rgb(" << channel(0) << "," << channel(8) << "," << channel(4) << ")";
   return text.str();
-}
-
-// A picture under construction: frame, heading, and what is common to all charts.
-class Chart {
- public:
-  Chart(double height, const std::string& title, const std::string& remark) {
-    svg_.imbue(std::locale::classic());
-    const Number width{kLeft + kWidth + kRight};
-    svg_ << "<svg xmlns='http://www.w3.org/2000/svg' width='" << width << "' height='" << Number{height}
-         << "' viewBox='0 0 " << width << " " << Number{height}
-         << "' font-family='system-ui, \"DejaVu Sans\", sans-serif' font-size='12' fill='#5b6472'>\n"
-         << "<rect width='100%' height='100%' rx='10' fill='#fff'/>\n<text x='" << Number{kLeft}
-         << "' y='28' font-size='16' font-weight='600' fill='#1c2333'>" << Escaped{title} << "</text>\n<text x='"
-         << Number{kLeft} << "' y='50'>" << Escaped{remark} << "</text>\n";
-  }
-
-  std::ostream& out() { return svg_; }
-  void line(double x1, double y1, double x2, double y2, const char* style) {
-    svg_ << "<path d='M" << Number{x1} << " " << Number{y1} << "L" << Number{x2} << " " << Number{y2} << "' " << style
-         << "/>\n";
-  }
-  void text(double x, double y, const char* anchor, const std::string& words) {
-    svg_ << "<text x='" << Number{x} << "' y='" << Number{y} << "' text-anchor='" << anchor << "'>" << Escaped{words}
-         << "</text>\n";
-  }
-  void box(double x, double y, double width, double height, const std::string& color, const std::string& hint) {
-    svg_ << "<rect x='" << Number{x} << "' y='" << Number{y} << "' width='" << Number{width} << "' height='"
-         << Number{height} << "' fill='" << color << "'>";
-    if (!hint.empty()) svg_ << "<title>" << Escaped{hint} << "</title>";
-    svg_ << "</rect>\n";
-  }
-  std::string finish() {
-    svg_ << "</svg>\n";
-    return svg_.str();
-  }
-
- private:
-  std::ostringstream svg_;
-};
-
-std::string fixed(double value, int digits) {
-  std::ostringstream text;
-  text.imbue(std::locale::classic());
-  text.setf(std::ios::fixed);
-  text.precision(digits);
-  text << value;
-  return text.str();
-}
-
-std::string duration(double seconds) {
-  if (seconds >= 1) return fixed(seconds, 2) + " s";
-  if (seconds >= 1e-3) return fixed(seconds * 1e3, 2) + " ms";
-  return fixed(seconds * 1e6, 1) + " µs";
 }
 
 struct RankTimeline {
@@ -124,11 +68,15 @@ std::vector<RankTimeline> slowest_first(const DistAttnPlan& plan, const CostMode
   return lines;
 }
 
-void draw_span(const TimelineSpan& span, double x, double width, double y, Chart* chart) {
+const char* color_of(const TimelineSpan& span) {
+  return span.gradients ? kGradients : span.exchange ? kExchange : kAttention;
+}
+
+void draw_span(const TimelineSpan& span, double x, double width, double y, Picture* chart) {
   const std::string name = span.stage < 0 ? "own keys" : "stage " + std::to_string(span.stage);
-  const std::string what = (span.exchange ? "exchange, " : "attention, ") + name + ": ";
-  chart->box(x, y, std::max(width - 0.7, 0.4), kLane - 3, span.exchange ? kExchange : kAttention,
-             what + duration(span.end_s - span.begin_s));
+  const std::string what = span.gradients ? "gradients home, " : span.exchange ? "keys and values, " : "attention, ";
+  chart->box(x, y, std::max(width - 0.7, 0.4), kLane - 3, color_of(span),
+             what + name + ": " + duration(span.end_s - span.begin_s));
   if (width < kNarrowestLabel + (span.stage < 0 ? 12 : 0)) return;
   chart->out() << "<g fill='#fff' font-size='10.5'>";
   chart->text(x + width / 2, y + 12.5, "middle", name);
@@ -175,8 +123,8 @@ std::string balance_to_svg(const DispatchPlan& dispatch) {
   const int64_t largest = std::max<int64_t>(*std::max_element(areas.begin(), areas.end()), 1);
   const double mean =
       static_cast<double>(std::accumulate(areas.begin(), areas.end(), int64_t{0})) / static_cast<double>(areas.size());
-  Chart chart(kTop + kBars + 44, "Attended pairs of each rank",
-              std::to_string(areas.size()) + " ranks · largest / mean = " + fixed(dispatch.balance(), 4));
+  Picture chart(kTop + kBars + 44, "Attended pairs of each rank",
+                std::to_string(areas.size()) + " ranks · largest / mean = " + fixed(dispatch.balance(), 4));
   const double scale = kBars / static_cast<double>(largest);
   const int64_t tick = tick_step(largest, 5);
   for (int64_t value = 0; value <= largest; value += tick) {
@@ -207,15 +155,16 @@ std::string timeline_to_svg(const DistAttnPlan& plan, const CostModel& model, co
   const double total = std::max(longest[0] + longest[1], 1e-9);
   const double scale = kWidth / total;
   const double rows = static_cast<double>(lines.size()) * (2 * kLane + 12);
-  Chart chart(kTop + rows + 76, "Predicted step",
-              "slowest rank " + std::to_string(lines.front().rank) + ": forward " + duration(lines.front().length(0)) +
-                  ", backward " + duration(lines.front().length(1)) + " · costs: " + model.source);
+  Picture chart(kTop + rows + 76, "Predicted step",
+                "slowest rank " + std::to_string(lines.front().rank) + ": forward " +
+                    duration(lines.front().length(0)) + ", backward " + duration(lines.front().length(1)) +
+                    " · costs: " + model.source);
   double y = kTop;
   for (const RankTimeline& line : lines) {
     chart.text(kLeft - 8, y + kLane + 2, "end", "rank " + std::to_string(line.rank));
     double begin = 0;
     for (size_t pass : {0, 1}) {
-      chart.box(kLeft + begin * scale, y, line.length(pass) * scale, kLane - 3, kWaiting, "waiting for an exchange");
+      chart.box(kLeft + begin * scale, y, line.length(pass) * scale, kLane - 3, kWaiting, "waiting");
       for (const TimelineSpan& span : line.passes[pass]) {
         if (span.end_s <= span.begin_s) continue;
         draw_span(span, kLeft + (begin + span.begin_s) * scale, (span.end_s - span.begin_s) * scale,
@@ -242,61 +191,10 @@ std::string timeline_to_svg(const DistAttnPlan& plan, const CostModel& model, co
     const char* color;
     const char* name;
   };
-  for (const Entry& entry : {Entry{0, kAttention, "attention"}, Entry{110, kExchange, "exchange of keys and values"},
-                             Entry{320, kWaiting, "waiting"}}) {
+  for (const Entry& entry : {Entry{0, kAttention, "attention"}, Entry{110, kExchange, "keys and values on their way"},
+                             Entry{320, kGradients, "gradients on their way home"}, Entry{530, kWaiting, "waiting"}}) {
     chart.box(kLeft + entry.x, y + 38, 12, 12, entry.color, "");
     chart.text(kLeft + entry.x + 18, y + 48, "start", entry.name);
-  }
-  return chart.finish();
-}
-
-std::string simulation_to_svg(const std::vector<SchemeStep>& steps) {
-  constexpr double kHeight = 240;
-  constexpr std::array<const char*, 3> kColors = {"#4361c2", "#d1495b", "#8a93a3"};
-  Chart chart(kTop + kHeight + 60, "Predicted efficiency",
-              "time of one rank / (ranks x time of all), forward and backward");
-  if (steps.empty()) return chart.finish();
-  const double first = std::log2(static_cast<double>(steps.front().ranks));
-  const double last = std::max(std::log2(static_cast<double>(steps.back().ranks)), first + 1);
-  const auto x_of = [&](int64_t ranks) {
-    return kLeft + (std::log2(static_cast<double>(ranks)) - first) / (last - first) * kWidth;
-  };
-  for (int percent = 0; percent <= 100; percent += 20) {
-    const double y = kTop + kHeight * (1 - percent / 100.0);
-    chart.line(kLeft, y, kLeft + kWidth, y, "stroke='#e3e8f0'");
-    chart.text(kLeft - 8, y + 4, "end", std::to_string(percent) + " %");
-  }
-  std::vector<std::string> schemes;
-  for (const SchemeStep& step : steps) {
-    if (std::find(schemes.begin(), schemes.end(), step.scheme) == schemes.end()) schemes.push_back(step.scheme);
-    if (step.scheme != schemes.front()) continue;
-    chart.text(x_of(step.ranks), kTop + kHeight + 20, "middle", std::to_string(step.ranks));
-  }
-  chart.text(kLeft + kWidth / 2, kTop + kHeight + 42, "middle", "ranks");
-  std::vector<double> labels;  // heights of the names behind the lines
-  for (size_t i = 0; i < schemes.size(); ++i) {
-    const char* color = kColors[i % kColors.size()];
-    std::ostringstream path, dots;
-    path.imbue(std::locale::classic());
-    dots.imbue(std::locale::classic());
-    double y = 0;
-    for (const SchemeStep& step : steps) {
-      if (step.scheme != schemes[i]) continue;
-      y = kTop + kHeight * (1 - std::min(step.efficiency, 1.0));
-      path << (path.tellp() == 0 ? "M" : "L") << Number{x_of(step.ranks)} << " " << Number{y};
-      dots << "<circle cx='" << Number{x_of(step.ranks)} << "' cy='" << Number{y} << "' r='3.5' fill='" << color
-           << "'><title>" << step.ranks << " ranks: " << fixed(step.efficiency * 100, 1) << " %, "
-           << duration(step.step_s) << "</title></circle>\n";
-    }
-    chart.out() << "<path d='" << path.str() << "' fill='none' stroke-width='2' stroke='" << color << "'/>\n"
-                << dots.str() << "<g font-weight='600' fill='" << color << "'>";
-    y = std::min(y, kTop + kHeight - 6 - 14 * static_cast<double>(schemes.size() - 1 - i));  // clear of the axis
-    for (const double other : labels) {
-      if (std::abs(other - y) < 14) y = other + 14;
-    }
-    labels.push_back(y);
-    chart.text(kLeft + kWidth + 10, y + 4, "start", schemes[i]);
-    chart.out() << "</g>\n";
   }
   return chart.finish();
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "../mask/row_index.h"
 #include "../mask/trapezoid.h"
 #include "attnmux/ranges.h"
 #include "local_mask.h"
@@ -67,27 +66,36 @@ struct RankStep {
   double computed = 0;
 };
 
-RankStep ring_step(const std::vector<int64_t>& areas, int64_t rank, int64_t shard, const CostModel& model,
+// What one rank sends on in one hop, or receives at once: keys, backward their gradients, too.
+double moved_s(int64_t tokens, const CostModel& model, const AttentionSize& shape, Pass pass) {
+  const double keys = model.exchange_s(tokens, shape, Cargo::kKeys);
+  if (pass == Pass::kForward || tokens == 0) return keys;
+  return keys + model.exchange_s(tokens, shape, Cargo::kGradients) - model.latency_s;  // side by side
+}
+
+RankStep ring_step(const std::vector<int64_t>& areas, int64_t rank, int64_t rows, int64_t shard, const CostModel& model,
                    const AttentionSize& shape) {
   const int64_t ranks = std::ssize(areas);
   RankStep step;
   for (const Pass pass : kPasses) {
-    const double hop = ranks > 1 ? model.comm_s(shard, shape, pass) : 0;
+    const double hop = ranks > 1 ? moved_s(shard, model, shape, pass) : 0;
     for (int64_t i = 0; i < ranks; ++i) {
-      const double calc = model.calc_s(areas[(rank - i + ranks) % ranks], shape, pass);
+      const double calc = model.part_s(areas[(rank - i + ranks) % ranks], rows, shape, pass);
       step.computed += calc;
       step.seconds += i + 1 < ranks ? std::max(hop, calc) : calc;
     }
+    if (pass == Pass::kBackward && ranks > 1) step.seconds += model.exchange_s(shard, shape, Cargo::kGradients);
   }
   return step;
 }
 
-RankStep all_gather_step(int64_t area, int64_t others, const CostModel& model, const AttentionSize& shape) {
+RankStep all_gather_step(int64_t area, int64_t rows, int64_t others, const CostModel& model,
+                         const AttentionSize& shape) {
   RankStep step;
   for (const Pass pass : kPasses) {
-    const double calc = model.calc_s(area, shape, pass);
+    const double calc = model.part_s(area, rows, shape, pass);
     step.computed += calc;
-    step.seconds += model.comm_s(others, shape, pass) + calc;
+    step.seconds += moved_s(others, model, shape, pass) + calc;
   }
   return step;
 }
@@ -104,13 +112,13 @@ SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const Cos
     dispatch.chunk_size = std::max(dispatch.chunk_size / 2, kSmallestChunk);
   }
   dispatch.chunk_size = std::clamp<int64_t>(dispatch.chunk_size, 1, std::max<int64_t>(mask.total_q(), 1));
-  const int64_t stages = choose_stages(mask, dispatch, model, shape);
-  const DistAttnPlan plan(mask, dispatch, {.stages = stages});
+  const DistAttnPlan plan(mask, dispatch, choose_stages(mask, dispatch, model, shape));
   const Prediction prediction = predict(plan, model, shape);
   SchemeStep step{.scheme = "attnmux",
                   .ranks = dispatch.cp,
                   .chunk_size = dispatch.chunk_size,
                   .stages = plan.stages(),
+                  .growth = plan.stage_options().growth,
                   .balance = plan.dispatch().balance(),
                   .step_s = prediction.step_s,
                   .exposed_s = prediction.exposed_s};
@@ -131,28 +139,26 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
                                 {.scheme = "ring", .ranks = ranks, .stages = ranks - 1},
                                 {.scheme = "all-gather", .ranks = ranks, .stages = 1}};
 
-  std::vector<Trapezoid> pieces;
-  for (const AttnSlice& slice : mask.disjoint_slices()) pieces.push_back(*to_trapezoid(slice));
-  const RowIndex index(pieces);
+  const MaskRows mask_rows(mask);
   const ZigzagShards shards(ranks);
   int64_t longest_shard = 0, largest_area = 0;
   for (int64_t rank = 0; rank < ranks; ++rank) {
     longest_shard = std::max(longest_shard, count_tokens(shards.ranges(rank, mask.total_k())));
   }
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    const std::vector<Trapezoid> rows = local_rows(pieces, index, shards.ranges(rank, mask.total_q()));
-    const std::vector<int64_t> areas = areas_by_owner(rows, shards, ranks, mask.total_k());
+    const std::vector<Range> queries = shards.ranges(rank, mask.total_q());
+    const int64_t rows = count_tokens(queries);
+    const std::vector<int64_t> areas = areas_by_owner(mask_rows.of(queries), shards, ranks, mask.total_k());
     int64_t area = 0;
     for (const int64_t part : areas) area += part;
     largest_area = std::max(largest_area, area);
     const int64_t others = mask.total_k() - count_tokens(shards.ranges(rank, mask.total_k()));
     for (SchemeStep* step : {&steps[1], &steps[2]}) step->tokens_received = std::max(step->tokens_received, others);
-    keep_slowest(ring_step(areas, rank, longest_shard, model, shape), &steps[1]);
-    keep_slowest(all_gather_step(area, others, model, shape), &steps[2]);
+    keep_slowest(ring_step(areas, rank, rows, longest_shard, model, shape), &steps[1]);
+    keep_slowest(all_gather_step(area, rows, others, model, shape), &steps[2]);
   }
 
-  double one_rank = 0;
-  for (const Pass pass : kPasses) one_rank += model.calc_s(mask.area(), shape, pass);
+  const double one_rank = one_rank_s(mask, model, shape);
   for (SchemeStep& step : steps) {
     if (step.scheme != "attnmux" && mask.area() > 0) {
       step.balance = static_cast<double>(largest_area) * static_cast<double>(ranks) / static_cast<double>(mask.area());

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "attnmux/mask_io.h"
+#include "attnmux/plan_report.h"
 #include "models/io/atomic_file.h"
 #include "models/train/svg_chart.h"
 #include "models/train/trainer.h"
@@ -127,13 +128,11 @@ void charts(std::ostringstream& html, const std::vector<StepMetrics>& metrics) {
   html << "</div>\n";
 }
 
-std::string first_mask_svg(const TrainPlan& plan, size_t& segments) {
+PackedBatch first_sequence(const TrainPlan& plan) {
   DocumentPacker packer(plan.documents, {.seq_len = plan.config.data.seq_len,
                                          .packing = plan.config.data.packing,
                                          .seed = static_cast<uint64_t>(plan.config.train.seed)});
-  const PackedBatch batch = *packer.next();
-  segments = batch.seqlens.size();
-  return mask_to_svg(batch.mask, {.size_px = 520, .title = ""});
+  return *packer.next();
 }
 
 void backend_table(std::ostringstream& html, const SelectionTable& table) {
@@ -157,11 +156,25 @@ void backend_table(std::ostringstream& html, const SelectionTable& table) {
   html << "</table>";
 }
 
+// The mask in the colours of the ranks that own its rows, and how even their work is.
+void mask_on_ranks(std::ostringstream& html, const AttnMaskSpec& mask, const ParallelSection& parallel) {
+  const DispatchPlan dispatch =
+      plan_dispatch(mask, {.cp = parallel.cp, .chunk_size = std::min<int64_t>(parallel.chunk_size, mask.total_q())});
+  html << "<div class=\"mask\">" << dispatch_to_svg(mask, dispatch, {.size_px = 520, .title = ""})
+       << "</div><div class=\"mask\">" << balance_to_svg(dispatch) << "</div><p class=\"note\">" << parallel.cp
+       << " ranks share each sequence, chunks of " << dispatch.options.chunk_size
+       << " tokens: a row has the colour of the rank that owns its token.</p>";
+}
+
 void mask_and_backends(std::ostringstream& html, const TrainPlan& plan) {
-  size_t segments = 0;
-  const std::string svg = first_mask_svg(plan, segments);
-  html << "<div class=\"grid2\"><div class=\"card\"><h2>Mask of the first packed sequence</h2><div class=\"mask\">"
-       << svg << "</div><p class=\"note\">" << segments << " segments in " << plan.config.data.seq_len
+  const PackedBatch batch = first_sequence(plan);
+  html << "<div class=\"grid2\"><div class=\"card\"><h2>Mask of the first packed sequence</h2>";
+  if (plan.config.parallel.cp > 1) {
+    mask_on_ranks(html, batch.mask, plan.config.parallel);
+  } else {
+    html << "<div class=\"mask\">" << mask_to_svg(batch.mask, {.size_px = 520, .title = ""}) << "</div>";
+  }
+  html << "<p class=\"note\">" << batch.seqlens.size() << " segments in " << plan.config.data.seq_len
        << " tokens. Each triangle is one document: a token sees what came before it in its own document and nothing of "
           "its neighbours.</p></div>\n<div class=\"card\"><h2>Attention backends</h2>";
   backend_table(html, *plan.table);

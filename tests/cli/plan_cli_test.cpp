@@ -121,12 +121,22 @@ TEST(PlanGroup, CalibrationIsRead) {
 
 TEST(PlanGroup, WhatBenchCommMeasuresIsACalibration) {
   const TemporaryFolder folder;
-  const json measured = answer({"bench", "comm", "--ranks", "3", "--mask", "causal:192", "--backend", "sdpa", "--heads",
-                                "2:1", "--head-dim", "16", "--reps", "3", "--output", folder.file("c.json"), "--json"});
+  const json measured =
+      answer({"bench", "comm", "--ranks", "3", "--mask", "causal:192", "--backend", "sdpa", "--heads", "2:1",
+              "--head-dim", "16", "--reps", "3", "--suite", "1024", "--output", folder.file("c.json"), "--json"});
   ASSERT_EQ(measured["exchanges"].size(), 4u);
   for (const json& exchange : measured["exchanges"]) EXPECT_GT(exchange["ms"].get<double>(), 0);
   EXPECT_EQ(measured["exchanges"][3]["tokens"], 192);
   EXPECT_EQ(measured["exchanges"][3]["bytes"], 192 * 2 * 16 * 4);
+  EXPECT_GT(measured["backward_ms"].get<double>(), 0);
+  // Of four masks forward and backward, with 1, 2 and 4 stages or without any.
+  ASSERT_GE(measured["predictions"].size(), 2u * (3 + 1 + 3 + 3));
+  for (const json& row : measured["predictions"]) {
+    EXPECT_EQ(row["cp"], 3);
+    EXPECT_GT(row["predicted_ms"].get<double>(), 0) << row;
+    EXPECT_GT(row["measured_ms"].get<double>(), 0) << row;
+    EXPECT_NEAR(row["ratio"].get<double>() * row["measured_ms"].get<double>(), row["predicted_ms"].get<double>(), 1e-9);
+  }
   const json cost =
       answer({"plan", "--mask", "causal:64", "--calibration", folder.file("c.json"), "--json"})["predicted"]["cost"];
   for (const char* key : {"tflops", "link_gbps", "latency_us"}) {

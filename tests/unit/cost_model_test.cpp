@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "attnmux/mask_builders.h"
 #include "attnmux/plan_cache.h"
 #include "expect_error.h"
@@ -9,39 +11,83 @@
 namespace attnmux {
 namespace {
 
+constexpr double kFree = std::numeric_limits<double>::infinity();  // bytes a second of what costs nothing
+
 // An operation or a byte takes a second, so that times can be counted by hand.
-const CostModel kSlow{.flops_per_s = 4, .bytes_per_s = 16, .latency_s = 3, .source = "test"};
+const CostModel kSlow{.flops_per_s = 4,
+                      .backward_flops_per_s = 4,
+                      .call_s = 0,
+                      .row_bytes_per_s = kFree,
+                      .bytes_per_s = 16,
+                      .latency_s = 3,
+                      .source = "test"};
 const AttentionSize kOne{.heads_q = 1, .heads_kv = 1, .head_dim = 1, .dtype = DType::kFloat64};
 
-TEST(CostModel, CountsOperationsAndBytes) {
+TEST(CostModel, CountsOperationsRowsAndBytes) {
   const AttentionSize shape{.heads_q = 8, .heads_kv = 2, .head_dim = 64, .dtype = DType::kBFloat16};
   EXPECT_EQ(shape.bytes_per_token(), 2 * 2 * 64 * 2);
-  const CostModel model{.flops_per_s = 1e6, .bytes_per_s = 1e3, .latency_s = 0.5, .source = "test"};
-  EXPECT_DOUBLE_EQ(model.calc_s(10, shape, Pass::kForward), 4 * 10 * 8 * 64 / 1e6);
-  EXPECT_DOUBLE_EQ(model.calc_s(10, shape, Pass::kBackward), 2.5 * 4 * 10 * 8 * 64 / 1e6);
-  EXPECT_DOUBLE_EQ(model.comm_s(10, shape, Pass::kForward), 0.5 + 10 * 512 / 1e3);
-  EXPECT_DOUBLE_EQ(model.comm_s(10, shape, Pass::kBackward), 0.5 + 2 * 10 * 512 / 1e3);
-  EXPECT_EQ(model.comm_s(0, shape, Pass::kForward), 0);
+  EXPECT_EQ(shape.gradient_bytes_per_token(), 2 * 2 * 64 * 4) << "in fp32";
+  const CostModel model{.flops_per_s = 1e6,
+                        .backward_flops_per_s = 5e5,
+                        .call_s = 0.25,
+                        .row_bytes_per_s = 1e4,
+                        .bytes_per_s = 1e3,
+                        .latency_s = 0.5,
+                        .source = "test"};
+  const double rows = 0.25 + 3 * 8 * 64 * 4 / 1e4;
+  EXPECT_DOUBLE_EQ(model.part_s(10, 3, shape, Pass::kForward), rows + 4 * 10 * 8 * 64 / 1e6);
+  EXPECT_DOUBLE_EQ(model.part_s(10, 3, shape, Pass::kBackward), rows + 2.5 * 4 * 10 * 8 * 64 / 5e5);
+  EXPECT_EQ(model.part_s(0, 3, shape, Pass::kForward), 0) << "a part without pairs is not computed";
+  EXPECT_DOUBLE_EQ(model.exchange_s(10, shape, Cargo::kKeys), 0.5 + 10 * 512 / 1e3);
+  EXPECT_DOUBLE_EQ(model.exchange_s(10, shape, Cargo::kGradients), 0.5 + 10 * 1024 / 1e3);
+  EXPECT_EQ(model.exchange_s(0, shape, Cargo::kKeys), 0);
 }
+
+void expect_spans(const std::vector<TimelineSpan>& spans, const std::vector<TimelineSpan>& expected) {
+  ASSERT_EQ(spans.size(), expected.size());
+  for (size_t i = 0; i < spans.size(); ++i) {
+    EXPECT_EQ(spans[i].stage, expected[i].stage) << i;
+    EXPECT_EQ(spans[i].exchange, expected[i].exchange) << i;
+    EXPECT_EQ(spans[i].gradients, expected[i].gradients) << i;
+    EXPECT_DOUBLE_EQ(spans[i].begin_s, expected[i].begin_s) << i;
+    EXPECT_DOUBLE_EQ(spans[i].end_s, expected[i].end_s) << i;
+  }
+}
+
+const RankWork kTwoStages{.queries = 1,
+                          .host_area = 10,
+                          .stages = {{.area = 2, .tokens_received = 4, .tokens_sent = 1},
+                                     {.area = 5, .tokens_received = 1, .tokens_sent = 6}}};
 
 // max(comm_0, host) + max(comm_1, calc_0) + calc_1
 TEST(CostModel, ExchangesHideBehindAttention) {
-  const RankWork work{.host_area = 10,
-                      .stages = {{.area = 2, .tokens_received = 4, .tokens_sent = 1},
-                                 {.area = 5, .tokens_received = 1, .tokens_sent = 6}}};
-  const std::vector<TimelineSpan> spans = timeline(work, kSlow, kOne, Pass::kForward);
-  ASSERT_EQ(spans.size(), 5u);
-  const auto expect = [&](size_t i, int64_t stage, bool exchange, double begin, double end) {
-    EXPECT_EQ(spans[i].stage, stage) << i;
-    EXPECT_EQ(spans[i].exchange, exchange) << i;
-    EXPECT_DOUBLE_EQ(spans[i].begin_s, begin) << i;
-    EXPECT_DOUBLE_EQ(spans[i].end_s, end) << i;
-  };
-  expect(0, -1, false, 0, 10);
-  expect(1, 0, true, 0, 3 + 4);
-  expect(2, 0, false, 10, 12);
-  expect(3, 1, true, 10, 10 + 3 + 6);
-  expect(4, 1, false, 19, 24);
+  expect_spans(timeline(kTwoStages, kSlow, kOne, Pass::kForward), {{0, true, false, 0, 3 + 4},
+                                                                   {-1, false, false, 0, 10},
+                                                                   {1, true, false, 10, 10 + 3 + 6},
+                                                                   {0, false, false, 10, 12},
+                                                                   {1, false, false, 19, 24}});
+}
+
+// One link: gradients of a part leave when the keys asked for before them have arrived, and a part waits for the
+// gradients of the part two before it. The last ones travel behind all.
+TEST(CostModel, GradientsTravelBehindThePartThatMadeThem) {
+  expect_spans(timeline(kTwoStages, kSlow, kOne, Pass::kBackward), {{0, true, false, 0, 7},
+                                                                    {-1, false, false, 0, 25},
+                                                                    {1, true, false, 25, 34},
+                                                                    {0, false, false, 25, 30},
+                                                                    {0, true, true, 34, 41},
+                                                                    {1, false, false, 34, 46.5},
+                                                                    {1, true, true, 46.5, 55.5}});
+}
+
+TEST(CostModel, WhatIsNotOverlappedSlowsAttention) {
+  CostModel busy = kSlow;
+  busy.overlap = 0.25;
+  expect_spans(timeline(kTwoStages, busy, kOne, Pass::kForward), {{0, true, false, 0, 7},
+                                                                  {-1, false, false, 0, 10 + 0.75 * 7},
+                                                                  {1, true, false, 15.25, 24.25},
+                                                                  {0, false, false, 15.25, 15.25 + 2 + 0.75 * 2},
+                                                                  {1, false, false, 24.25, 29.25}});
 }
 
 TEST(CostModel, PredictsTheSlowestRank) {
@@ -49,33 +95,53 @@ TEST(CostModel, PredictsTheSlowestRank) {
   const DistAttnPlan plan(causal_mask(8, 8), {.cp = 2, .chunk_size = 2}, {});
   const Prediction p = predict(plan, kSlow, kOne);
   EXPECT_EQ(p.one_rank_s, 36 * 3.5);
-  // Forward: host 10, remote 8, comm 3 + 4. Backward: 25, 20, 3 + 8.
+  // Forward: host 10, remote 8, keys 3 + 4. Backward: 25, 20, 3 + 4, and the gradients' 3 + 4 behind them.
   EXPECT_EQ(p.slowest_rank, 0);
-  EXPECT_DOUBLE_EQ(p.step_s, 18 + 45);
-  EXPECT_DOUBLE_EQ(p.exposed_s, 0);
-  EXPECT_DOUBLE_EQ(p.speedup, 2);
-  EXPECT_DOUBLE_EQ(p.efficiency, 1);
+  EXPECT_DOUBLE_EQ(p.step_s, 18 + 45 + 7);
+  EXPECT_DOUBLE_EQ(p.exposed_s, 7);
+  EXPECT_DOUBLE_EQ(p.speedup, 126.0 / 70);
+  EXPECT_DOUBLE_EQ(p.efficiency, 63.0 / 70);
   CostModel slow_link = kSlow;
   slow_link.latency_s = 100;
-  EXPECT_DOUBLE_EQ(predict(plan, slow_link, kOne).exposed_s, (104 - 10) + (108 - 25));
+  EXPECT_DOUBLE_EQ(predict(plan, slow_link, kOne).exposed_s, (104 - 10) + (104 - 25) + 104);
   EXPECT_EQ(predict(DistAttnPlan(AttnMaskSpec({}, 4, 4), {.cp = 2, .chunk_size = 2}, {}), kSlow, kOne).speedup, 1);
 }
 
 TEST(CostModel, ChoosesStagesByLatencyAndBandwidth) {
-  const AttnMaskSpec mask = causal_mask(4096, 4096);
+  const AttnMaskSpec mask = causal_mask(8192, 8192);
   const DispatchOptions dispatch{.cp = 8, .chunk_size = 64};
   const AttentionSize shape;
-  const CostModel fast{.flops_per_s = 1e12, .bytes_per_s = 1e12, .latency_s = 1, .source = "test"};
-  EXPECT_EQ(choose_stages(mask, dispatch, fast, shape), 1) << "each exchange costs a second";
-  const CostModel even{.flops_per_s = 1e12, .bytes_per_s = 2e9, .latency_s = 1e-9, .source = "test"};
-  const int64_t chosen = choose_stages(mask, dispatch, even, shape);
-  EXPECT_GT(chosen, 1);
-  const auto step = [&](int64_t stages) {
-    return predict(DistAttnPlan(mask, dispatch, {.stages = stages}), even, shape).step_s;
-  };
-  EXPECT_LE(step(chosen), 0.99 * step(chosen / 2));
-  EXPECT_GT(step(chosen * 2), 0.99 * step(chosen));
-  EXPECT_EQ(choose_stages(varlen_mask({64, 64}, MaskType::kCausal), {.cp = 2, .chunk_size = 64}, even, shape), 1);
+  const CostModel slow_start{.flops_per_s = 1e12,
+                             .backward_flops_per_s = 1e12,
+                             .bytes_per_s = 1e12,
+                             .latency_s = 1,
+                             .source = "each exchange costs a second"};
+  EXPECT_EQ(choose_stages(mask, dispatch, slow_start, shape), StageOptions());
+  EXPECT_EQ(choose_stages(varlen_mask({64, 64}, MaskType::kCausal), {.cp = 2, .chunk_size = 64}, {}, shape),
+            StageOptions());
+  // From exchanges that take four times as long as attention to a quarter of it.
+  for (const double bytes_per_s : {5e8, 2e9, 8e9}) {
+    const CostModel model{.flops_per_s = 1e12,
+                          .backward_flops_per_s = 1e12,
+                          .call_s = 1e-6,
+                          .row_bytes_per_s = 1e11,
+                          .bytes_per_s = bytes_per_s,
+                          .latency_s = 1e-6,
+                          .source = "test"};
+    const auto step = [&](const StageOptions& options) {
+      return predict(DistAttnPlan(mask, dispatch, options), model, shape).step_s;
+    };
+    const StageOptions chosen = choose_stages(mask, dispatch, model, shape);
+    EXPECT_GT(chosen.stages, 1);
+    for (const int64_t stages : {1, 2, 4, 8, 16, 32, 64, 128}) {
+      for (const double growth : {0.25, 0.5, 1.0, 2.0, 4.0}) {
+        if (growth != 1 && stages > 8) continue;
+        EXPECT_LE(step(chosen), 1.03 * step({.stages = stages, .growth = growth}))
+            << stages << " stages that grow " << growth << " times, beside " << chosen.stages << " and "
+            << chosen.growth << " at " << bytes_per_s << " bytes a second";
+      }
+    }
+  }
 }
 
 TEST(CostModel, CalibrationIsReadStrictly) {
@@ -84,12 +150,38 @@ TEST(CostModel, CalibrationIsReadStrictly) {
   EXPECT_EQ(model.bytes_per_s, 16);
   EXPECT_EQ(model.latency_s, 3);
   EXPECT_EQ(model.source, "test");
+  EXPECT_EQ(model.row_bytes_per_s, kFree);
+  const CostModel measured{.flops_per_s = 1,
+                           .backward_flops_per_s = 2,
+                           .call_s = 3,
+                           .row_bytes_per_s = 4,
+                           .bytes_per_s = 5,
+                           .latency_s = 6,
+                           .overlap = 0.5,
+                           .source = "all"};
+  const CostModel read = cost_model_from_json(to_json(measured));
+  EXPECT_EQ(read.backward_flops_per_s, 2);
+  EXPECT_EQ(read.call_s, 3);
+  EXPECT_EQ(read.row_bytes_per_s, 4);
+  EXPECT_EQ(read.overlap, 0.5);
+  // What an older file does not tell costs nothing, and backward runs at forward's rate.
+  const CostModel older = cost_model_from_json(R"({"flops_per_s": 7, "bytes_per_s": 1, "latency_s": 1, "source": ""})");
+  EXPECT_EQ(older.backward_flops_per_s, 7);
+  EXPECT_EQ(older.call_s, 0);
+  EXPECT_EQ(older.row_bytes_per_s, kFree);
+  EXPECT_EQ(older.overlap, 1);
   expect_error(ErrorCode::kConfig, {"bytes_per_s"},
                [] { cost_model_from_json(R"({"flops_per_s": 1, "latency_s": 1, "source": ""})"); });
   expect_error(ErrorCode::kConfig, {"flops_per_s", "above 0"},
                [] { cost_model_from_json(R"({"flops_per_s": 0, "bytes_per_s": 1, "latency_s": 1, "source": ""})"); });
   expect_error(ErrorCode::kConfig, {"latency_s", "number"},
                [] { cost_model_from_json(R"({"flops_per_s": 1, "bytes_per_s": 1, "latency_s": "1", "source": ""})"); });
+  expect_error(ErrorCode::kConfig, {"overlap", "0 to 1"}, [] {
+    cost_model_from_json(R"({"flops_per_s": 1, "bytes_per_s": 1, "latency_s": 1, "source": "", "overlap": 1.5})");
+  });
+  expect_error(ErrorCode::kConfig, {"did you mean \"call_s\""}, [] {
+    cost_model_from_json(R"({"flops_per_s": 1, "bytes_per_s": 1, "latency_s": 1, "source": "", "calls_s": 1})");
+  });
 }
 
 TEST(PlanCache, ReturnsThePlanOfAnEqualMask) {

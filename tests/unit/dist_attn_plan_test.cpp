@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "../common/deliver.h"
 #include "../common/print_range.h"
 #include "attnmux/mask_builders.h"
@@ -83,14 +85,44 @@ TEST(DistAttnPlan, CausalOverTwoRanks) {
   EXPECT_EQ(plan.rank(0), first) << "derived once";
 }
 
-TEST(DistAttnPlan, StagesShareRemoteTokensOutEvenly) {
+TEST(DistAttnPlan, StagesShareRemoteTokensOut) {
   const DistAttnPlan plan(causal_mask(8, 8), {.cp = 2, .chunk_size = 2}, {.stages = 3});
   EXPECT_EQ(plan.stages(), 3);
   Sizes tokens;
   for (const StagePlan& stage : plan.rank(0)->stages) tokens.push_back(count_tokens(stage.keys));
-  EXPECT_EQ(tokens, (Sizes{1, 1, 2}));
+  EXPECT_EQ(tokens, (Sizes{1, 2, 1}));
   EXPECT_EQ(plan.rank(1)->stages.size(), 3u);
   EXPECT_EQ(plan.redundant_tokens(), 0);
+}
+
+// Early keys of a causal mask are attended most: a stage of them alone would be long to compute and short to fetch. And
+// where every rank asked for the same keys first, their owners would send to all at once.
+TEST(DistAttnPlan, StagesAreSamplesOfAllRemoteKeys) {
+  const AttnMaskSpec masks[] = {causal_mask(65536, 65536), prefix_lm_mask({{.prefix = 20000, .rest = 45536}})};
+  for (const AttnMaskSpec& mask : masks) {
+    for (const double growth : {1.0, 2.0, 0.5}) {
+      const int64_t stages = growth == 1 ? 16 : 4;
+      const DistAttnPlan plan(mask, {.cp = 32, .chunk_size = 128}, {.stages = stages, .growth = growth});
+      std::vector<int64_t> received(stages, 0), most_sent(stages, 0);
+      for (const RankWork& work : plan.work()) {
+        int64_t area = 0, tokens = 0;
+        for (const StageWork& stage : work.stages) {
+          area += stage.area;
+          tokens += stage.tokens_received;
+        }
+        double share = 1, shares = 0;
+        for (int64_t i = 0; i < stages; ++i) shares += std::pow(growth, static_cast<double>(i));
+        for (int64_t i = 0; i < stages; ++i, share *= growth) {
+          const StageWork& stage = work.stages[i];
+          EXPECT_NEAR(static_cast<double>(stage.tokens_received), share / shares * static_cast<double>(tokens), 8);
+          EXPECT_NEAR(static_cast<double>(stage.area) * shares / share / static_cast<double>(area), 1, 0.15) << i;
+          received[i] += stage.tokens_received;
+          most_sent[i] = std::max(most_sent[i], stage.tokens_sent);
+        }
+      }
+      for (int64_t i = 0; i < stages; ++i) EXPECT_LE(most_sent[i] * 32, 1.3 * static_cast<double>(received[i])) << i;
+    }
+  }
 }
 
 TEST(DistAttnPlan, WithoutRemoteKeysThereIsNoStage) {
@@ -116,13 +148,19 @@ TEST(DistAttnPlan, HashTellsPlansApart) {
   EXPECT_NE(DistAttnPlan(mask, {.cp = 4, .chunk_size = 8}, {}).hash(), hash);
   EXPECT_NE(DistAttnPlan(mask, {.cp = 4, .chunk_size = 4, .pad = true}, {}).hash(), hash);
   EXPECT_NE(DistAttnPlan(mask, {.cp = 4, .chunk_size = 4, .solver = DispatchSolver::kSequential}, {}).hash(), hash);
-  EXPECT_NE(DistAttnPlan(mask, options, {.stages = 2}).hash(), hash);
+  const Hash128 two = DistAttnPlan(mask, options, {.stages = 2}).hash();
+  EXPECT_NE(two, hash);
+  EXPECT_NE(DistAttnPlan(mask, options, {.stages = 2, .growth = 2}).hash(), two);
 }
 
 TEST(DistAttnPlan, RefusesStagesAndRanksThatDoNotExist) {
   const DispatchOptions options{.cp = 2, .chunk_size = 4};
   expect_error(ErrorCode::kInvalidArgument, {"stages = 0"},
                [&] { DistAttnPlan(causal_mask(8, 8), options, {.stages = 0}); });
+  expect_error(ErrorCode::kInvalidArgument, {"growth = 9", "[1/8, 8]"},
+               [&] { DistAttnPlan(causal_mask(8, 8), options, {.stages = 2, .growth = 9}); });
+  expect_error(ErrorCode::kInvalidArgument, {"64 stages", "fewer stages"},
+               [&] { DistAttnPlan(causal_mask(8, 8), options, {.stages = 64, .growth = 2}); });
   expect_error(ErrorCode::kInvalidArgument, {"rank 2", "2 ranks"},
                [&] { DistAttnPlan(causal_mask(8, 8), options, {}).rank(2); });
 }

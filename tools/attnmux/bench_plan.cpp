@@ -1,74 +1,20 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numbers>
-#include <random>
 
 #include "attnmux/error.h"
-#include "attnmux/mask_builders.h"
 #include "attnmux/mask_io.h"
 #include "attnmux/mask_report.h"
 #include "attnmux/plan_bench.h"
+#include "attnmux/plan_report.h"
+#include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/mask_suite.h"
 #include "tools/attnmux/values.h"
 
 namespace attnmux::tool {
 namespace {
 
 using nlohmann::ordered_json;
-
-struct NamedMask {
-  std::string name;
-  AttnMaskSpec mask;
-};
-
-// Log-normal lengths, as documents of a corpus have them; the same in every run.
-std::vector<int64_t> documents(int64_t tokens, int64_t count) {
-  std::mt19937_64 random(20240229);
-  const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };
-  std::vector<double> weights(count);
-  double sum = 0;
-  for (double& weight : weights) {
-    weight = std::exp(std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform()));
-    sum += weight;
-  }
-  std::vector<int64_t> lengths;
-  int64_t used = 0;
-  double before = 0;
-  for (const double weight : weights) {
-    before += weight;
-    const auto end = static_cast<int64_t>(before / sum * static_cast<double>(tokens));
-    lengths.push_back(end - used);
-    used = end;
-  }
-  lengths.back() += tokens - used;
-  return lengths;
-}
-
-// A prompt of a quarter of the tokens, and 16 answers to it.
-AttnMaskSpec tree(int64_t tokens) {
-  constexpr int64_t kBranches = 16;
-  std::vector<int64_t> lengths{tokens / 4};
-  std::vector<std::vector<int64_t>> paths;
-  for (int64_t branch = 0; branch < kBranches; ++branch) {
-    lengths.push_back((tokens - lengths[0]) * (branch + 1) / kBranches - (tokens - lengths[0]) * branch / kBranches);
-    paths.push_back({0, branch + 1});
-  }
-  return prefix_tree(lengths, paths).mask;
-}
-
-// The masks that planning has to be fast for.
-std::vector<NamedMask> suite(int64_t tokens) {
-  if (tokens < 1024 || tokens > int64_t{1} << 30) {
-    throw Error(ErrorCode::kUsage, "--suite " + std::to_string(tokens) + ": 1024 to 1073741824 tokens are expected");
-  }
-  const int64_t count = tokens * 3000 >> 20;
-  const std::string size = " of " + with_separators(tokens);
-  return {{"causal" + size, causal_mask(tokens, tokens)},
-          {"varlen" + size + " in " + with_separators(std::max<int64_t>(count, 2)) + " documents",
-           varlen_mask(documents(tokens, std::max<int64_t>(count, 2)), MaskType::kCausal)},
-          {"window" + size + ", left=4095", sliding_window_mask({tokens}, {.left = 4095, .right = 0})},
-          {"tree" + size + " with 16 branches", tree(tokens)}};
-}
 
 // One row for each mask: how long its group's plan takes.
 class GroupRows {
@@ -135,6 +81,52 @@ class TileRows {
   int repetitions_;
 };
 
+constexpr int kSmallestGrowth = 16, kLargestGrowth = 22;  // powers of two: tokens
+
+// Every 1024th key begins 64 that all queries attend: slices that span the sequence, as many more as tokens are more.
+AttnMaskSpec columns(int64_t tokens) {
+  std::vector<AttnSlice> slices;
+  for (int64_t key = 0; key < tokens; key += 1024) slices.push_back({.q = {0, tokens}, .k = {key, key + 64}});
+  return AttnMaskSpec(slices, tokens, tokens);
+}
+
+// The usual masks and columns, of ever more tokens on the same ranks.
+std::vector<PlanGrowth> measure_growth(const DispatchOptions& dispatch, const StageOptions& stages, int repetitions) {
+  const std::vector<std::string> names{"causal", "documents", "window", "tree", "columns"};
+  std::vector<PlanGrowth> rows;
+  for (int power = kSmallestGrowth; power <= kLargestGrowth; ++power) {
+    const int64_t tokens = int64_t{1} << power;
+    std::vector<NamedMask> masks = mask_suite(tokens);
+    masks.push_back({"columns", columns(tokens)});
+    for (size_t i = 0; i < masks.size(); ++i) {
+      const AttnMaskSpec& mask = masks[i].mask;
+      const int64_t chunks = (tokens + dispatch.chunk_size - 1) / dispatch.chunk_size;
+      rows.push_back({.mask = names[i],
+                      .size = std::ssize(mask.disjoint_slices()) + chunks,
+                      .plan_ms = time_plan(mask, dispatch, stages, repetitions).plan_ms});
+    }
+  }
+  return rows;
+}
+
+void answer_growth(const std::vector<PlanGrowth>& rows, const std::string& svg, bool json) {
+  if (!svg.empty()) write_file_atomically(svg, growth_to_svg(rows));
+  ordered_json document = ordered_json::array();
+  std::vector<std::vector<std::string>> table{{"mask", "slices_and_chunks", "plan_ms", "us_per_n_log2_n"}};
+  for (const PlanGrowth& row : rows) {
+    const auto n = static_cast<double>(row.size);
+    const double us = row.plan_ms * 1e3 / (n * std::log2(n));
+    document.push_back(
+        {{"mask", row.mask}, {"slices_and_chunks", row.size}, {"plan_ms", row.plan_ms}, {"us_per_n_log2_n", us}});
+    table.push_back({row.mask, with_separators(row.size), fixed(row.plan_ms, 3), fixed(us, 4)});
+  }
+  if (json) {
+    print_json(document);
+  } else {
+    print_table(table);
+  }
+}
+
 template <class Rows>
 void measure(Rows rows, const std::vector<NamedMask>& masks, bool json) {
   for (const NamedMask& mask : masks) rows.add(mask);
@@ -148,24 +140,28 @@ void measure(Rows rows, const std::vector<NamedMask>& masks, bool json) {
 }  // namespace
 
 int run_bench_plan(const Arguments& arguments) {
-  std::string masks, tiles = "128", suites, solver = "min-heap";
+  std::string masks, tiles = "128", suites, solver = "min-heap", svg;
   int64_t repetitions = 20;
   DispatchOptions dispatch;
   StageOptions stages;
-  bool json = false;
+  bool json = false, growth = false;
   Flags flags({.name = "bench plan",
-               .usage = "--mask M[;M...] | --suite TOKENS[,TOKENS...] [--cp N] [flags]",
+               .usage = "--mask M[;M...] | --suite TOKENS[,TOKENS...] | --growth [--cp N] [flags]",
                .about =
                    "Measures how long planning takes, on one core: the median over the repetitions. Without --cp the\n"
                    "tile plan of each mask; with --cp N the dispatch to N ranks (dispatch_ms), and that together with\n"
                    "what every rank needs and one rank's masks and exchanges (plan_ms).\n\n"
                    "--suite takes a causal mask, log-normal documents (3000 a million tokens), a window and a tree of\n"
-                   "16 branches, of that many tokens.",
+                   "16 branches, of that many tokens. --growth plans these, and one of columns that all queries\n"
+                   "attend, for 64 ranks or --cp N, from 65,536 tokens to 4,194,304.",
                .examples = {"attnmux bench plan --mask \"causal:1048576;window:1048576,left=1023,right=0\" --json",
                             "attnmux bench plan --suite 1048576 --cp 64",
-                            "attnmux bench plan --suite 65536,262144,1048576,4194304 --cp 64"}});
+                            "attnmux bench plan --suite 65536,262144,1048576,4194304 --cp 64",
+                            "attnmux bench plan --growth --svg growth.svg"}});
   flags.add("mask", masks, Need::kOptional, "M[;M...]", "masks as in `attnmux plan --help`");
   flags.add("suite", suites, Need::kOptional, "T[,T...]", "tokens of the usual four masks");
+  flags.add("growth", growth, "time over slices and chunks, beside n log n");
+  flags.add("svg", svg, Need::kOptional, "FILE", "with --growth: the picture");
   flags.add("tile", tiles, Need::kOptional, "T[,T...]", "tokens a tile: powers of two from 16 to 1024");
   flags.add("cp", dispatch.cp, "N", "ranks");
   flags.add("chunk-size", dispatch.chunk_size, "C", "tokens a chunk");
@@ -178,15 +174,21 @@ int run_bench_plan(const Arguments& arguments) {
     throw Error(ErrorCode::kUsage,
                 "attnmux bench plan --reps " + std::to_string(repetitions) + ": 1 to 1,000,000 is expected");
   }
-  if (masks.empty() == suites.empty()) {
-    throw Error(ErrorCode::kUsage, "attnmux bench plan takes --mask or --suite, one of them");
+  if (int{!masks.empty()} + int{!suites.empty()} + int{growth} != 1) {
+    throw Error(ErrorCode::kUsage, "attnmux bench plan takes --mask, --suite or --growth, one of them");
   }
+  if (!svg.empty() && !growth) throw Error(ErrorCode::kUsage, "attnmux bench plan: --svg goes with --growth");
   dispatch.solver = parse_dispatch_solver(solver);
+  if (growth) {
+    if (!flags.given("cp")) dispatch.cp = 64;
+    answer_growth(measure_growth(dispatch, stages, static_cast<int>(repetitions)), svg, json);
+    return 0;
+  }
 
   std::vector<NamedMask> named;
   if (!suites.empty()) {
     for (const std::string& tokens : split(suites, ',', "suite")) {
-      for (NamedMask& mask : suite(whole_number(tokens, "suite"))) named.push_back(std::move(mask));
+      for (NamedMask& mask : mask_suite(whole_number(tokens, "suite"))) named.push_back(std::move(mask));
     }
   } else {
     for (const std::string& text : split(masks, ';', "mask")) named.push_back({text, parse_mask(text)});

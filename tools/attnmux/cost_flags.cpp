@@ -12,7 +12,7 @@ void CostFlags::add_to(Flags& flags) {
   flags.add("dtype", dtype, Need::kOptional, "T", "fp32, bf16, fp16 or fp64, for predicted times");
   flags.add("calibration", calibration, Need::kOptional, "FILE", "measured costs, as `attnmux bench comm` writes them");
   flags.add("link-gbps", link_gbps, "B", "Gbit/s that a rank receives while it sends as many (assumed: 400)");
-  flags.add("tflops", tflops, "T", "10^12 operations a second of a rank's attention, forward (assumed: 500)");
+  flags.add("tflops", tflops, "T", "10^12 operations a second of a rank's attention (assumed: 500)");
   flags.add("latency-us", latency_us, "L", "microseconds that an exchange takes whatever its size (assumed: 20)");
 }
 
@@ -34,6 +34,7 @@ CostModel CostFlags::model(const Flags& flags) const {
   };
   overrule("link-gbps", link_gbps, 1e9 / 8, &model.bytes_per_s);
   overrule("tflops", tflops, 1e12, &model.flops_per_s);
+  overrule("tflops", tflops, 1e12, &model.backward_flops_per_s);
   overrule("latency-us", latency_us, 1e-6, &model.latency_s);
   return model;
 }

@@ -14,13 +14,13 @@ namespace {
 
 constexpr int kRepetitions = 5;
 
-int64_t stages_of(const std::string& text, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                  const CostModel& model, const AttentionSize& shape) {
+StageOptions stages_of(const std::string& text, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
+                       const CostModel& model, const AttentionSize& shape) {
   if (text == "auto") return choose_stages(mask, dispatch, model, shape);
   if (text.empty() || text.find_first_not_of("-0123456789") != std::string::npos) {
     throw Error(ErrorCode::kUsage, "--stages \"" + text + "\": a whole number or \"auto\" is expected");
   }
-  return whole_number(text, "stages");
+  return {.stages = whole_number(text, "stages")};
 }
 
 // In the words of the flags; the library would speak of its own options.
@@ -120,7 +120,7 @@ int run_plan(const Arguments& arguments) {
     throw Error(ErrorCode::kUsage, "--simulate-ranks goes with --simulate");
   }
 
-  const StageOptions stage_options{.stages = stages_of(stages, mask, dispatch, model, shape)};
+  const StageOptions stage_options = stages_of(stages, mask, dispatch, model, shape);
   const DistAttnPlan plan(mask, dispatch, stage_options);
   const PlanReport report{.title = mask_text,
                           .mask = make_mask_report(mask, tile_shape, kRepetitions),

@@ -80,6 +80,7 @@ ordered_json simulation_json(const PlanReport& report) {
                     {"balance", step.balance},
                     {"tokens_received", step.tokens_received},
                     {"stages", step.stages},
+                    {"stage_growth", step.growth},
                     {"chunk_size", step.chunk_size > 0 ? ordered_json(step.chunk_size) : ordered_json()}});
   }
   return {{"cost", cost_json(report.model, report.shape)}, {"rows", std::move(rows)}};
@@ -174,6 +175,7 @@ ordered_json to_json(const PlanAnswer& answer) {
                         {"pad", dispatch.padding},
                         {"solver", std::string(to_string(dispatch.options.solver))},
                         {"stages", plan.stages()},
+                        {"stage_growth", plan.stage_options().growth},
                         {"hash", to_string(plan.hash())},
                         {"chunk_areas", dispatch.chunk_areas},
                         {"ranks", std::move(ranks)},

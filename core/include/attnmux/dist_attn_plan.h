@@ -23,8 +23,12 @@
 
 namespace attnmux {
 
+// Remote tokens are spread over exchanges so that each of them is a sample of all: every stretch of them in it, by its
+// share, and no sender asked by all ranks at once.
 struct StageOptions {
-  int64_t stages = 1;  // exchanges that remote tokens are spread over, the same on every rank
+  int64_t stages = 1;  // exchanges, the same on every rank; at most 1024
+  double growth = 1;   // a stage's tokens / those of the stage before, from 1/8 to 8
+  friend bool operator==(const StageOptions&, const StageOptions&) = default;
 };
 
 // Own queries against some keys; both numbered from 0 in local order.
@@ -55,6 +59,7 @@ struct StageWork {
   int64_t tokens_sent = 0;  // a token counts once for each rank that gets it
 };
 struct RankWork {
+  int64_t queries = 0;
   int64_t host_area = 0;
   std::vector<StageWork> stages;
 };
@@ -70,6 +75,7 @@ class ATTNMUX_API DistAttnPlan {
   const AttnMaskSpec& mask() const;
   const DispatchPlan& dispatch() const;
   int64_t stages() const;
+  const StageOptions& stage_options() const;  // as asked for; stages() is 0 where no rank has remote keys
   // Derived when first asked for, then kept.
   std::shared_ptr<const RankPlan> rank(int32_t rank) const;
   std::vector<RankWork> work() const;  // of all ranks; for thousands of them a matter of milliseconds

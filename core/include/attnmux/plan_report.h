@@ -32,6 +32,14 @@ ATTNMUX_API std::string timeline_to_svg(const DistAttnPlan& plan, const CostMode
 // Efficiency over ranks, a line for each scheme. steps: of simulate_schemes for ascending numbers of ranks.
 ATTNMUX_API std::string simulation_to_svg(const std::vector<SchemeStep>& steps);
 
+// Time to plan over slices and chunks, a line for each mask, beside n log n.
+struct PlanGrowth {
+  std::string mask;
+  int64_t size = 0;  // slices + chunks, ascending for each mask
+  double plan_ms = 0;
+};
+ATTNMUX_API std::string growth_to_svg(const std::vector<PlanGrowth>& rows);
+
 // Dispatch, balance and timeline in one picture.
 ATTNMUX_API std::string plan_to_svg(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape,
                                     const std::string& title);

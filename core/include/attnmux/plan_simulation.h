@@ -16,16 +16,17 @@
 
 namespace attnmux {
 
-// attnmux: chunks dealt out by area, only keys that are needed, the best number of stages (choose_stages).
+// attnmux: chunks dealt out by area, only keys that are needed, the best stages (choose_stages).
 // ring: zigzag shards (rank r of n owns blocks r and 2n - 1 - r of 2n), every rank's keys visit every rank, one hop
-// hides
-//   behind the attention with the last block; masked pairs cost nothing and ranks never wait for slower neighbours.
+//   hides behind the attention with the last block; masked pairs cost nothing, and ranks never wait for slower
+//   neighbours. Behind the last block its keys' gradients have one hop to go home.
 // all-gather: the same shards, every rank receives all keys before it starts.
 struct SchemeStep {
   std::string scheme;
   int64_t ranks = 0;
   int64_t chunk_size = 0;       // attnmux only
   int64_t stages = 0;           // exchanges of one forward pass
+  double growth = 1;            // of stages, attnmux only
   int64_t tokens_received = 0;  // by the rank that receives most, in one forward pass
   double balance = 1;           // largest area of a rank / mean area
   double step_s = 0;
