@@ -118,6 +118,20 @@ void fit(const std::vector<ExchangeTime>& exchanges, double bytes_per_token, Cos
 enum Measurement : int64_t { kForward = kSizes, kBackward, kRows, kOneCall, kBoth, kMeasurements };
 constexpr int64_t kFewKeys = 16;
 
+// Forward and backward of a plan, as two things to be measured.
+void add_plan(const std::shared_ptr<const AttentionBackend>& backend, const AgreedPlan& plan, const AttentionSize& size,
+              PreparedCache& cache, std::vector<std::function<void()>>* things) {
+  const DispatchPlan& dispatch = plan.plan().dispatch();
+  const int32_t rank = plan.group().rank();
+  const auto in =
+      std::make_shared<const Inputs>(dispatch.tokens_of(rank), count_tokens(dispatch.key_ranges_of(rank)), size);
+  const auto call = std::make_shared<const DistributedCall>(BackendCall(backend, in->q, {}), plan, in->q, in->k, in->v,
+                                                            cache, RankTrace());
+  const auto result = std::make_shared<ForwardResult>();
+  things->emplace_back([=] { *result = call->forward(in->q, in->k, in->v); });
+  things->emplace_back([=] { call->backward(in->backward(*result)); });
+}
+
 }  // namespace
 
 Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& registry) {
@@ -164,10 +178,11 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
       whole.forward();
       under_way.wait();
     });
+    for (const DistAttnPlan& plan : options.plans) add_plan(backend, AgreedPlan(group, plan), size, cache, &things);
     RankClock clock(group);
     clock.run(things, options.repetitions);
-    const at::Tensor slowest = clock.slowest();
-    if (group.rank() == 0) seconds = slowest;
+    const at::Tensor times = clock.seconds();
+    if (group.rank() == 0) seconds = times;
   });
   const auto measured = [&](int64_t i) { return seconds[i].item<double>(); };
 
@@ -189,45 +204,13 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
   model.backward_flops_per_s = operations(Pass::kBackward) / left(result.backward_s, model.call_s + row_s);
   const double saved = result.forward_s + result.exchanges.back().seconds - measured(kBoth);
   model.overlap = std::clamp(saved / std::min(result.forward_s, result.exchanges.back().seconds), 0.0, 1.0);
+  for (int64_t i = kMeasurements; i < seconds.size(0); i += 2) {
+    result.plans.push_back({.forward_s = measured(i), .backward_s = measured(i + 1)});
+  }
   model.source = "measured: " + std::to_string(options.ranks) + " threads, " + options.backend + ", heads " +
                  std::to_string(size.heads_q) + ":" + std::to_string(size.heads_kv) + " of " +
                  std::to_string(size.head_dim) + ", " + std::string(to_string(size.dtype));
   return result;
-}
-
-std::vector<PassTimes> time_plans(const std::vector<DistAttnPlan>& plans, const CalibrationOptions& options,
-                                  const PluginRegistry& registry) {
-  check(options);
-  const std::shared_ptr<const AttentionBackend> backend = registry.at(options.backend);
-  at::Tensor seconds;
-  run_threads_group(static_cast<int32_t>(options.ranks), {}, [&](CpGroup& group) {
-    const c10::NoGradGuard no_grad;
-    PreparedCache cache;
-    std::vector<std::function<void()>> things;
-    for (const DistAttnPlan& plan : plans) {
-      const AgreedPlan agreed(group, plan);
-      const auto in =
-          std::make_shared<const Inputs>(plan.dispatch().tokens_of(group.rank()),
-                                         count_tokens(plan.dispatch().key_ranges_of(group.rank())), options.size);
-      AttentionRequest request = request_for(facts_of(plan.mask()), in->q, in->k, in->v, {});
-      request.training = true;
-      require_support(*backend, request_of_parts(request), "");
-      const auto call = std::make_shared<const DistributedCall>(BackendCall(backend, in->q, {}), agreed, in->q, in->k,
-                                                                in->v, cache, RankTrace());
-      const auto result = std::make_shared<ForwardResult>();
-      things.emplace_back([=] { *result = call->forward(in->q, in->k, in->v); });
-      things.emplace_back([=] { call->backward(in->backward(*result)); });
-    }
-    RankClock clock(group);
-    clock.run(things, options.repetitions);
-    const at::Tensor slowest = clock.slowest();
-    if (group.rank() == 0) seconds = slowest;
-  });
-  std::vector<PassTimes> times;
-  for (int64_t i = 0; i < std::ssize(plans); ++i) {
-    times.push_back({.forward_s = seconds[2 * i].item<double>(), .backward_s = seconds[2 * i + 1].item<double>()});
-  }
-  return times;
 }
 
 }  // namespace attnmux

@@ -1,4 +1,4 @@
-// Times of several things that every rank of a group does, taken in turns.
+// Times of several things that every rank of a group of threads does, taken in turns.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -18,27 +18,38 @@ class RankClock {
   // Collective: each thing once without being timed, then `repetitions` rounds of all of them, so that what else the
   // machine does meets all alike. Ranks begin each together.
   void run(const std::vector<std::function<void()>>& things, int64_t repetitions) {
-    seconds_ = at::zeros({std::ssize(things), repetitions}, at::kDouble);
+    const auto zeros = [&] { return at::zeros({std::ssize(things), repetitions}, at::kDouble); };
+    begins_ = zeros();
+    ends_ = zeros();
     for (int64_t round = -1; round < repetitions; ++round) {
       for (int64_t i = 0; i < std::ssize(things); ++i) {
         group_.barrier();
-        const auto start = std::chrono::steady_clock::now();
+        const double begin = now();
         things[i]();
-        const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-        if (round >= 0) seconds_[i][round] = time.count();
+        const double end = now();
+        if (round < 0) continue;
+        begins_[i][round] = -begin;
+        ends_[i][round] = end;
       }
     }
   }
 
-  // Collective. Of the slowest rank, the least of all rounds: [things].
-  at::Tensor slowest() {
-    group_.all_reduce(seconds_, ReduceOp::kMax)->wait();
-    return seconds_.amin(/*dim=*/1);
+  // Collective. From the first rank's begin to the last one's end, the least of all rounds: [things]. (A rank's own
+  // time alone would be short where a machine with too few cores lets ranks run one after another.)
+  at::Tensor seconds() {
+    group_.all_reduce(begins_, ReduceOp::kMax)->wait();
+    group_.all_reduce(ends_, ReduceOp::kMax)->wait();
+    return (ends_ + begins_).amin(/*dim=*/1);
   }
 
  private:
+  // Of the clock that all threads of the process share.
+  static double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  }
+
   CpGroup& group_;
-  at::Tensor seconds_;  // [things, rounds]
+  at::Tensor begins_, ends_;  // [things, rounds]; begins negative
 };
 
 }  // namespace attnmux

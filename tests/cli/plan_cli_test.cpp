@@ -92,6 +92,23 @@ TEST(PlanGroup, OneRankOwnsEverything) {
   EXPECT_EQ(plan["tokens_moved"], 0);
 }
 
+TEST(PlanGroup, OneRankOfManyIsListed) {
+  const std::vector<std::string> command{"plan", "--mask", "causal:4096", "--cp", "16", "--chunk-size", "64", "--json"};
+  std::vector<std::string> one = command;
+  one.insert(one.end(), {"--rank", "5"});
+  json all = answer(command), listed = answer(one);
+  ASSERT_EQ(listed["ranks"].size(), 1u);
+  EXPECT_EQ(listed["ranks"][0], all["ranks"][5]);
+  for (json* plan : {&all, &listed}) {
+    for (const char* key : {"ranks", "plan_ms", "tile_plan"}) plan->erase(key);  // two of them with times
+  }
+  EXPECT_EQ(listed, all);
+  one.back() = "16";
+  const Finished refused = run_program(one);
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.err, HasSubstr("0 to 15"));
+}
+
 TEST(PlanGroup, StagesFollowTheLink) {
   const std::vector<std::string> plan{"plan",         "--mask", "causal:16384", "--cp",     "8",
                                       "--chunk-size", "128",    "--json",       "--stages", "auto",

@@ -19,31 +19,34 @@ using nlohmann::ordered_json;
 constexpr int64_t kChunksPerRank = 8;
 constexpr int64_t kCheckedStages[] = {1, 2, 4};
 
-// What the calibration predicts of plans, beside what they take.
+struct NamedPlan {
+  std::string name;
+  DistAttnPlan plan;
+};
+
+// Plans that predictions are checked on.
+std::vector<NamedPlan> plans_of(const std::vector<NamedMask>& masks, int64_t ranks) {
+  std::vector<NamedPlan> plans;
+  for (const auto& [name, mask] : masks) {
+    const DispatchOptions dispatch{.cp = ranks,
+                                   .chunk_size = std::max<int64_t>(mask.total_q() / (ranks * kChunksPerRank), 1)};
+    for (const int64_t stages : kCheckedStages) {
+      plans.push_back({name, DistAttnPlan(mask, dispatch, StageOptions{.stages = stages})});
+      if (plans.back().plan.stages() == 0) break;  // nothing to exchange, whatever is asked for
+    }
+  }
+  return plans;
+}
+
+// What the calibration predicts of plans, beside what they took.
 class PredictionRows {
  public:
-  PredictionRows(const CalibrationOptions& options, const CostModel& model, const PluginRegistry& registry)
-      : options_(options), model_(model), registry_(registry) {}
+  PredictionRows(const CostModel& model, const AttentionSize& size) : model_(model), size_(size) {}
 
-  void add(const std::vector<NamedMask>& masks) {
-    std::vector<DistAttnPlan> plans;
-    std::vector<std::string> names;
-    for (const NamedMask& mask : masks) {
-      const DispatchOptions dispatch{
-          .cp = options_.ranks,
-          .chunk_size = std::max<int64_t>(mask.mask.total_q() / (options_.ranks * kChunksPerRank), 1)};
-      for (const int64_t stages : kCheckedStages) {
-        plans.emplace_back(mask.mask, dispatch, StageOptions{.stages = stages});
-        names.push_back(mask.name);
-        if (plans.back().stages() == 0) break;  // nothing to exchange, whatever is asked for
-      }
-    }
-    const std::vector<PassTimes> times = time_plans(plans, options_, registry_);
-    for (size_t i = 0; i < plans.size(); ++i) {
-      const Prediction prediction = predict(plans[i], model_, options_.size);
-      add(names[i], plans[i], "fwd", prediction.forward_s, times[i].forward_s);
-      add(names[i], plans[i], "bwd", prediction.backward_s, times[i].backward_s);
-    }
+  void add(const NamedPlan& plan, const PassTimes& times) {
+    const Prediction prediction = predict(plan.plan, model_, size_);
+    add(plan, "fwd", prediction.forward_s, times.forward_s);
+    add(plan, "bwd", prediction.backward_s, times.backward_s);
   }
 
   ordered_json document = ordered_json::array();
@@ -51,23 +54,21 @@ class PredictionRows {
       {"mask", "stages", "pass", "predicted_ms", "measured_ms", "predicted/measured"}};
 
  private:
-  void add(const std::string& name, const DistAttnPlan& plan, const std::string& pass, double predicted,
-           double measured) {
-    document.push_back({{"mask", name},
-                        {"cp", plan.dispatch().size()},
-                        {"chunk_size", plan.dispatch().options.chunk_size},
-                        {"stages", plan.stages()},
+  void add(const NamedPlan& plan, const std::string& pass, double predicted, double measured) {
+    document.push_back({{"mask", plan.name},
+                        {"cp", plan.plan.dispatch().size()},
+                        {"chunk_size", plan.plan.dispatch().options.chunk_size},
+                        {"stages", plan.plan.stages()},
                         {"pass", pass},
                         {"predicted_ms", predicted * 1e3},
                         {"measured_ms", measured * 1e3},
                         {"ratio", predicted / measured}});
-    table.push_back({name, std::to_string(plan.stages()), pass, fixed(predicted * 1e3, 3), fixed(measured * 1e3, 3),
-                     fixed(predicted / measured, 3)});
+    table.push_back({plan.name, std::to_string(plan.plan.stages()), pass, fixed(predicted * 1e3, 3),
+                     fixed(measured * 1e3, 3), fixed(predicted / measured, 3)});
   }
 
-  const CalibrationOptions& options_;
   const CostModel& model_;
-  const PluginRegistry& registry_;
+  const AttentionSize& size_;
 };
 
 }  // namespace
@@ -81,7 +82,8 @@ int run_bench_comm(const Arguments& arguments) {
                .about =
                    "Measures what exchanges between ranks and their attention take on this machine, with N ranks as\n"
                    "threads that work at the same time, and fits a cost model to it. The file is what\n"
-                   "`attnmux plan --calibration FILE` predicts from. Times are the least of all rounds; give each\n"
+                   "`attnmux plan --calibration FILE` predicts from. Times are the least of rounds in which all things "
+                   "take turns; give each\n"
                    "rank a core (OMP_NUM_THREADS, taskset) for figures that repeat.\n\n"
                    "--suite TOKENS holds the model against what plans take, forward and backward, with 1, 2 and 4\n"
                    "stages: a causal mask, log-normal documents, a window, a tree of 16 branches.",
@@ -112,12 +114,15 @@ int run_bench_comm(const Arguments& arguments) {
   PluginRegistry registry;
   load_plugins({}, registry);
 
-  const CalibrationOptions options{
+  CalibrationOptions options{
       .mask = parse_mask(mask_text), .backend = backend, .size = size, .ranks = ranks, .repetitions = repetitions};
+  std::vector<NamedPlan> plans;
+  if (flags.given("suite")) plans = plans_of(mask_suite(suite), ranks);
+  for (const NamedPlan& plan : plans) options.plans.push_back(plan.plan);
   const Calibration result = calibrate(options, registry);
   const CostModel& model = result.model;
-  PredictionRows predictions(options, model, registry);
-  if (flags.given("suite")) predictions.add(mask_suite(suite));
+  PredictionRows predictions(model, size);
+  for (size_t i = 0; i < plans.size(); ++i) predictions.add(plans[i], result.plans[i]);
   if (!output.empty()) write_file_atomically(output, to_json(model) + "\n");
   ordered_json exchanges = ordered_json::array();
   std::vector<std::vector<std::string>> table{{"tokens", "bytes", "ms", "fitted_ms"}};

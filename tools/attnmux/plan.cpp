@@ -78,6 +78,7 @@ int run_plan(const Arguments& arguments) {
   std::string mask_text, svg, html, tile = "128", solver = "min-heap", stages = "1", simulate_ranks;
   DispatchOptions dispatch;
   CostFlags cost;
+  int64_t rank = 0;
   bool json = false, simulated = false;
   Flags flags(
       {.name = "plan",
@@ -101,6 +102,7 @@ int run_plan(const Arguments& arguments) {
   flags.add("pad", dispatch.pad, "pad to a multiple of chunk size x ranks: the same number of tokens on each rank");
   flags.add("solver", solver, Need::kOptional, "S", "who deals chunks out: min-heap, io-aware, sequential or exact");
   flags.add("stages", stages, Need::kOptional, "K|auto", "exchanges that remote keys are spread over");
+  flags.add("rank", rank, "R", "the only rank that --json lists; thousands of them make a long document");
   flags.add("simulate", simulated, "predict steps on many ranks, beside other schemes");
   flags.add("simulate-ranks", simulate_ranks, Need::kOptional, "N[,N...]", "instead of 8, 16, ... 4096");
   cost.add_to(flags);
@@ -116,6 +118,10 @@ int run_plan(const Arguments& arguments) {
   const CostModel model = cost.model(flags);
   dispatch.solver = parse_dispatch_solver(solver);
   check(dispatch, mask, flags.given("chunk-size"));
+  if (flags.given("rank") && (rank < 0 || rank >= dispatch.cp)) {
+    throw Error(ErrorCode::kUsage, "--rank " + std::to_string(rank) + ": a rank from 0 to " +
+                                       std::to_string(dispatch.cp - 1) + " is expected");
+  }
   if (flags.given("simulate-ranks") && !simulated) {
     throw Error(ErrorCode::kUsage, "--simulate-ranks goes with --simulate");
   }
@@ -137,10 +143,12 @@ int run_plan(const Arguments& arguments) {
                                         : plan_to_svg(plan, model, shape, one_line(mask_text)));
   }
   if (!html.empty()) write_file_atomically(html, plan_report_html(report));
-  const PlanAnswer answer{
-      .mask = mask, .report = report, .plan_ms = time_plan(mask, dispatch, stage_options, kRepetitions).plan_ms};
+  const PlanAnswer answer{.mask = mask,
+                          .report = report,
+                          .plan_ms = time_plan(mask, dispatch, stage_options, kRepetitions).plan_ms,
+                          .rank = flags.given("rank") ? std::optional(static_cast<int32_t>(rank)) : std::nullopt};
   if (json) {
-    print_json(to_json(answer));
+    print_json(answer);
   } else {
     print(answer);
   }

@@ -1,5 +1,6 @@
 #include "tools/attnmux/plan_output.h"
 
+#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "attnmux/mask_io.h"
@@ -163,35 +164,38 @@ void print_simulation(const PlanReport& report) {
 
 }  // namespace
 
-ordered_json to_json(const PlanAnswer& answer) {
+void print_json(const PlanAnswer& answer) {
   const DistAttnPlan& plan = *answer.report.plan;
   const DispatchPlan& dispatch = plan.dispatch();
   const Prediction prediction = predict(plan, answer.report.model, answer.report.shape);
-  ordered_json ranks = ordered_json::array();
-  for (int32_t rank = 0; rank < dispatch.size(); ++rank) ranks.push_back(rank_json(plan, rank));
-  ordered_json document{{"mask", mask_json(answer.mask, answer.report.mask)},
-                        {"cp", dispatch.size()},
-                        {"chunk_size", dispatch.options.chunk_size},
-                        {"pad", dispatch.padding},
-                        {"solver", std::string(to_string(dispatch.options.solver))},
-                        {"stages", plan.stages()},
-                        {"stage_growth", plan.stage_options().growth},
-                        {"hash", to_string(plan.hash())},
-                        {"chunk_areas", dispatch.chunk_areas},
-                        {"ranks", std::move(ranks)},
-                        {"balance", dispatch.balance()},
-                        {"tokens_moved", plan.tokens_moved()},
-                        {"redundant_tokens", plan.redundant_tokens()},
-                        {"predicted",
-                         {{"speedup", prediction.speedup},
-                          {"efficiency", prediction.efficiency},
-                          {"step_ms", prediction.step_s * 1e3},
-                          {"exposed_ms", prediction.exposed_s * 1e3},
-                          {"cost", cost_json(answer.report.model, answer.report.shape)}}},
-                        {"tile_plan", tile_plan_json(answer.report.mask)},
-                        {"plan_ms", answer.plan_ms}};
-  if (!answer.report.simulation.empty()) document["simulation"] = simulation_json(answer.report);
-  return document;
+  const ordered_json head{{"mask", mask_json(answer.mask, answer.report.mask)},
+                          {"cp", dispatch.size()},
+                          {"chunk_size", dispatch.options.chunk_size},
+                          {"pad", dispatch.padding},
+                          {"solver", std::string(to_string(dispatch.options.solver))},
+                          {"stages", plan.stages()},
+                          {"stage_growth", plan.stage_options().growth},
+                          {"hash", to_string(plan.hash())},
+                          {"chunk_areas", dispatch.chunk_areas}};
+  ordered_json tail{{"balance", dispatch.balance()},
+                    {"tokens_moved", plan.tokens_moved()},
+                    {"redundant_tokens", plan.redundant_tokens()},
+                    {"predicted",
+                     {{"speedup", prediction.speedup},
+                      {"efficiency", prediction.efficiency},
+                      {"step_ms", prediction.step_s * 1e3},
+                      {"exposed_ms", prediction.exposed_s * 1e3},
+                      {"cost", cost_json(answer.report.model, answer.report.shape)}}},
+                    {"tile_plan", tile_plan_json(answer.report.mask)},
+                    {"plan_ms", answer.plan_ms}};
+  if (!answer.report.simulation.empty()) tail["simulation"] = simulation_json(answer.report);
+  const std::string begin = head.dump(), end = tail.dump();  // "{..}": joined around the ranks
+  std::cout << begin.substr(0, begin.size() - 1) << ",\"ranks\":[";
+  const int32_t first = answer.rank.value_or(0), last = answer.rank.value_or(dispatch.size() - 1);
+  for (int32_t rank = first; rank <= last; ++rank) {
+    std::cout << (rank == first ? "" : ",") << rank_json(plan, rank).dump();
+  }
+  print_line("]," + end.substr(1));
 }
 
 void print(const PlanAnswer& answer) {

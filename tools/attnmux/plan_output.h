@@ -1,8 +1,8 @@
 // What `attnmux plan` answers, as JSON and as tables.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
-#include <vector>
+#include <cstdint>
+#include <optional>
 
 #include "attnmux/mask_report.h"
 #include "attnmux/plan_report.h"
@@ -12,10 +12,12 @@ namespace attnmux::tool {
 struct PlanAnswer {
   const AttnMaskSpec& mask;
   const PlanReport& report;
-  double plan_ms = 0;  // median time of the group's plan and one rank's part
+  double plan_ms = 0;           // median time of the group's plan and one rank's part
+  std::optional<int32_t> rank;  // the one that JSON lists; none: all
 };
 
-nlohmann::ordered_json to_json(const PlanAnswer& answer);
+// One document on one line. Ranks are written one by one: those of thousands would not fit into memory as a document.
+void print_json(const PlanAnswer& answer);
 void print(const PlanAnswer& answer);
 
 }  // namespace attnmux::tool

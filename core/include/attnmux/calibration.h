@@ -21,8 +21,9 @@ struct CalibrationOptions {
   AttnMaskSpec mask;    // what each rank computes
   std::string backend;  // id
   AttentionSize size;
-  int64_t ranks = 2;         // at least 2
-  int64_t repetitions = 20;  // timed, after one that is not
+  int64_t ranks = 2;                // at least 2
+  int64_t repetitions = 20;         // timed, after one that is not
+  std::vector<DistAttnPlan> plans;  // timed as well, to be held against predict(); for as many ranks
 };
 
 struct ExchangeTime {
@@ -30,13 +31,19 @@ struct ExchangeTime {
   double seconds = 0;
 };
 
-// Times are those of the slowest rank, the least of all repetitions: other work on the machine only ever adds to one.
-// All things are measured in turns.
+struct PassTimes {
+  double forward_s = 0;
+  double backward_s = 0;
+};
+
+// Times run from the first rank's begin to the last one's end, and are the least of all repetitions. All things are
+// measured in turns, plans included, so that what else the machine does slows them alike.
 struct Calibration {
   CostModel model;
   std::vector<ExchangeTime> exchanges;  // up to the mask's keys, ascending
   double forward_s = 0;                 // attention by the mask
   double backward_s = 0;
+  std::vector<PassTimes> plans;
 };
 
 // Bandwidth and latency are the line through the exchanges that is off by the least share of each. Calls: attention of
@@ -44,14 +51,5 @@ struct Calibration {
 // these; overlap: attention with the largest exchange under way. Throws Error(kInvalidArgument) for options that cannot
 // be, Error(kUnknownBackend), Error(kUnsupported) with the backend's reasons.
 ATTNMUX_API Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& registry);
-
-// What attention by each of these plans takes on the same ranks, to be held against predict(). options.mask is not
-// used. REQUIRES: plans for options.ranks.
-struct PassTimes {
-  double forward_s = 0;
-  double backward_s = 0;
-};
-ATTNMUX_API std::vector<PassTimes> time_plans(const std::vector<DistAttnPlan>& plans, const CalibrationOptions& options,
-                                              const PluginRegistry& registry);
 
 }  // namespace attnmux

@@ -125,6 +125,15 @@ TEST_F(Run, LearnsAndLeavesTheWholeRunFolder) {
   EXPECT_EQ(report.find("<script"), std::string::npos);
 }
 
+TEST_F(Run, TheReportOfSeveralRanksShowsWhoOwnsWhat) {
+  run({"train.steps=1", "train.save_every=0", "train.warmup_steps=0", "parallel.cp=2", "parallel.chunk_size=8"});
+  const std::string report = read_whole_file(dir.file("run/report.html"));
+  for (const char* part :
+       {"2 ranks share each sequence, chunks of 8 tokens", "rank 1", "Attended pairs of each rank"}) {
+    EXPECT_THAT(report, HasSubstr(part));
+  }
+}
+
 TEST_F(Run, DryPlanWritesNothing) {
   const size_t before = dir.num_files();
   const std::string text = describe(plan());
