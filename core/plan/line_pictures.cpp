@@ -137,7 +137,10 @@ std::string growth_to_svg(const std::vector<PlanGrowth>& rows) {
   for (int decade = first_decade; decade <= last_decade; ++decade) {
     const double y = y_of(std::pow(10, decade));
     picture.line(kLeft, y, kLeft + kWidth, y, "stroke='#e3e8f0'");
-    picture.text(kLeft - 8, y + 4, "end", duration(std::pow(10, decade - 3)));
+    const int of_unit = decade < 0 ? decade + 3 : decade < 3 ? decade : decade - 3;
+    picture.text(kLeft - 8, y + 4, "end",
+                 fixed(std::pow(10, of_unit), of_unit < 0 ? -of_unit : 0) +
+                     (decade < 0 ? " µs" : decade < 3 ? " ms" : " s"));
   }
   for (double power = first; power <= last; power += 2) {
     picture.text(x_of(std::exp2(power)), kTop + kHeight + 20, "middle", with_commas(std::llround(std::exp2(power))));
@@ -151,7 +154,7 @@ std::string growth_to_svg(const std::vector<PlanGrowth>& rows) {
   picture.line(x_of(n), y_of(start), x_of(std::exp2(first + shown * (last - first))),
                y_of(std::pow(10, std::log10(start) + shown * (std::log10(end) - std::log10(start)))),
                "stroke='#1c2333' stroke-dasharray='5 4'");
-  picture.text(x_of(n) + 6, y_of(start) - 6, "start", "n log n");
+  picture.text(x_of(n) + 6, y_of(start) + 18, "start", "n log n");
   Lines lines(&picture);
   for (const std::string& mask : names_of(rows, [](const PlanGrowth& row) { return row.mask; })) {
     std::vector<Point> points;
