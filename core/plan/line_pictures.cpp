@@ -139,8 +139,9 @@ std::string growth_to_svg(const std::vector<PlanGrowth>& rows) {
     picture.line(kLeft, y, kLeft + kWidth, y, "stroke='#e3e8f0'");
     const int of_unit = decade < 0 ? decade + 3 : decade < 3 ? decade : decade - 3;
     picture.text(kLeft - 8, y + 4, "end",
-                 fixed(std::pow(10, of_unit), of_unit < 0 ? -of_unit : 0) +
-                     (decade < 0 ? " µs" : decade < 3 ? " ms" : " s"));
+                 fixed(std::pow(10, of_unit), of_unit < 0 ? -of_unit : 0) + (decade < 0   ? " µs"
+                                                                             : decade < 3 ? " ms"
+                                                                                          : " s"));
   }
   for (double power = first; power <= last; power += 2) {
     picture.text(x_of(std::exp2(power)), kTop + kHeight + 20, "middle", with_commas(std::llround(std::exp2(power))));

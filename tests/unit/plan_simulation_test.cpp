@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "attnmux/mask_builders.h"
+#include "attnmux/plan_report.h"
 
 namespace attnmux {
 namespace {
@@ -122,6 +123,23 @@ TEST(PlanSimulation, TheOwnSchemeIsNotBehindTheOthers) {
       }
     }
   }
+}
+
+TEST(PlanPictures, GrowthHasALineForEachMask) {
+  std::vector<PlanGrowth> rows;
+  for (const int64_t size : {128, 256, 512}) {
+    rows.push_back({"causal", size, 0.01 * static_cast<double>(size)});
+    rows.push_back({"documents <3>", 2 * size, 0.04 * static_cast<double>(size)});
+  }
+  const std::string svg = growth_to_svg(rows);
+  for (const char* part : {"n log n", ">causal</text>", "documents &lt;3&gt;", "causal, 512: 5.12 ms", ">1 ms</text>",
+                           ">100 ms</text>", ">1,024</text>"}) {
+    EXPECT_NE(svg.find(part), std::string::npos) << part;
+  }
+  size_t points = 0;
+  for (size_t at = svg.find("<circle"); at != std::string::npos; at = svg.find("<circle", at + 1)) ++points;
+  EXPECT_EQ(points, rows.size());
+  EXPECT_EQ(svg.find("nan"), std::string::npos);
 }
 
 }  // namespace
