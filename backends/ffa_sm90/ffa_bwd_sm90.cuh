@@ -5,7 +5,8 @@
 // dV. A step is 64 queries (head_dim 128) or 128 (head_dim 64).
 //
 // 384 threads: warp 0 loads, warp 1 sends dQ, warpgroups 1 and 2 own 64 keys each.
-//   S^T = K Q^T, dP^T = V dO^T     keys x queries: P^T and dS^T stay in registers as operands of the next two
+//   S^T = K Q^T, dP^T = V dO^T     keys x queries: P^T and dS^T stay in registers as operands of the next two.
+//                                  So does half of V (head_dim 128), for all of an item
 //   dV += P^T dO,  dK += dS^T Q
 //   dQ  = dS K                     over all 128 keys: dS^T crosses between the warpgroups through shared memory.
 //                                  Warpgroup g makes columns 64 g .. of dQ (head_dim 128) or rows 64 g .. (64)
@@ -39,8 +40,22 @@
 //   of few keys
 //   the same, kOrdered                     434        440        267        348        230
 //   FlashAttention-3                       611 / 535  616 / 563  428 / 353  415 / 376
-// Where the time goes (full mask): tensor cores are busy 71% of it at head_dim 128 and 60% at 64, shared memory 78% and
-// 73%, issue slots below 30%. Fewer bytes of shared memory for each product would pay, not fewer instructions.
+//   half of V in registers (head_dim 128;  614        613        483        450        589
+//   another card)
+//   FlashAttention-3 in that run           596        604        472        437
+// Held against the version before it, in turns of random order, the last one gains 4 to 7% on full and causal masks of
+// 8192 and 32768 tokens, 16:16 and 32:8 heads; 4% on windows, 1 to 2% on varlen; kOrdered 2 to 15%.
+// Where the time goes (full mask, head_dim 128): a step's products would fill the tensor cores for 2560 clocks. Before
+// V was held it took 3580, for shared memory feeds them: 2050 clocks of operands, 256 each of row statistics (a
+// broadcast costs as much as any load) and dQ, 128 of dS, and beside these what the copy engine moves. Half of V takes
+// 128 off. At head_dim 64 tensor cores are busy 60%, shared memory 73%. Issue slots stay below 30%. Long runs meet the
+// card's power limit: there a version's speed depends on its neighbours in turn, by up to 10%.
+// Tried at head_dim 128, not kept; speed over that of the version it was tried on, 8192 tokens:
+//   S^T of the next step before dK, dV before dP is awaited, three slots for Q: products always in flight, but dK reads
+//   dS^T from shared memory, and row sums are subtracted: 0.87; without S^T ahead, dS^T in registers 0.90
+//   dV before dP is awaited 0.99; dK before dV is awaited 0.99; sections of 2, 4 or 8 heads 1.00
+//   dQ from registers by red.global.add.v4, no warp 1: 0.92
+//   more of V in registers: wgmma is serialised; 320 threads leave 248 registers for it, but the kernel hung
 #pragma once
 
 #include "ffa_sm90/bwd_params.h"
@@ -284,6 +299,9 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
   constexpr int kRows = L::kRows;
   constexpr int kS = kRows / 2;     // accumulators of S^T and dP^T
   constexpr int kD = kHeadDim / 2;  // accumulators of dK and dV
+  // Columns of V, by 16, that stay in registers: dP^T then reads less shared memory. The assembler takes no more of
+  // them, and none at head_dim 64.
+  constexpr int kHeld = kHeadDim == 128 ? 4 : 0;
   const int group = threadIdx.x / 128 - 1;
   const int thread = threadIdx.x % 128;
   const int lane = threadIdx.x % 32;
@@ -293,11 +311,16 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
   Ring q;
   uint32_t kv_phase = 0;
   float dk[kD], dv[kD];
+  uint32_t v[kHeadDim / 16][4];  // the first kHeld
 
-  // 16-bit pairs of four 8 x 8 blocks: rows of this warp, columns 16 j .. 16 j + 15 of a tile of `column_tile` bytes.
-  const auto store_block = [&](uint32_t base, uint32_t column_tile, int j, const uint32_t(&x)[4]) {
+  // Four 8 x 8 blocks of 16 bits: rows of this warp, columns 16 j .. 16 j + 15 of a tile whose 64 columns lie in
+  // kKeyColumnTile bytes.
+  const auto block = [&](uint32_t base, int j) {
     const uint32_t chunk = (2 * (j % 4) + (matrix >> 1)) ^ (matrix_row % 8);
-    store_matrix_x4(base + j / 4 * column_tile + warp_row + chunk * 16, x[0], x[1], x[2], x[3]);
+    return base + j / 4 * L::kKeyColumnTile + warp_row + chunk * 16;
+  };
+  const auto store_block = [&](uint32_t base, int j, const uint32_t(&x)[4]) {
+    store_matrix_x4(block(base, j), x[0], x[1], x[2], x[3]);
   };
 
   const auto step = [&](auto masked) {
@@ -339,8 +362,12 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
       const uint64_t b = descriptor_k_major(do_smem);
 #pragma unroll
       for (int i = 0; i < kHeadDim / 16; ++i) {
-        wgmma_ss<T, 0, 0>(dp, advance(a, i / 4 * L::kKeyColumnTile + i % 4 * 32),
-                          advance(b, i / 4 * L::kQueryColumnTile + i % 4 * 32), 1);
+        const uint64_t columns = advance(b, i / 4 * L::kQueryColumnTile + i % 4 * 32);
+        if (i < kHeld) {
+          wgmma_rs<T, 0>(dp, v[i], columns, 1);
+        } else {
+          wgmma_ss<T, 0, 0>(dp, advance(a, i / 4 * L::kKeyColumnTile + i % 4 * 32), columns, 1);
+        }
       }
       wgmma_commit();
     }
@@ -379,7 +406,7 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
         p[j][i] = pack<T>(s[8 * j + 2 * i], s[8 * j + 2 * i + 1]);
         ds[j][i] = pack<T>(dp[8 * j + 2 * i], dp[8 * j + 2 * i + 1]);
       }
-      store_block(ds_smem, L::kKeyColumnTile, j, ds[j]);
+      store_block(ds_smem, j, ds[j]);
     }
 
     wgmma_fence();
@@ -434,6 +461,8 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
     if (k_tile < 0) break;
 #pragma unroll
     for (int i = 0; i < kD; ++i) dk[i] = dv[i] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) load_matrix_x4(block(smem + L::kV, i), v[i]);
 #pragma unroll 1
     for (int h = 0; h < params.group; ++h) {
       // Where turns are taken, twice through the same code, so that the masked step stands once in it.
@@ -458,8 +487,8 @@ __device__ __forceinline__ void backward_consume(const BwdParams& params, uint32
         x[i] = pack<T>(dk[8 * j + 2 * i] * params.scale, dk[8 * j + 2 * i + 1] * params.scale);
         y[i] = pack<T>(dv[8 * j + 2 * i], dv[8 * j + 2 * i + 1]);
       }
-      store_block(smem + L::kK, L::kKeyColumnTile, j, x);
-      store_block(smem + L::kV, L::kKeyColumnTile, j, y);
+      store_block(smem + L::kK, j, x);
+      store_block(smem + L::kV, j, y);
     }
     fence_async_shared();
     named_barrier_sync(bwd::kStore, 256);
