@@ -50,10 +50,23 @@ const Refused kRefused[] = {
      {"--plugin", kReference, "--backend", "refrence", "--json", "card.json"},
      2,
      "did you mean \"reference\"?"},
+    {"unknown_group", {"--group", "thread", "--profile", "cp"}, 2, "did you mean \"threads\"?"},
+    {"group_for_core", {"--group", "threads"}, 2, "pass --profile cp"},
+    {"group_of_a_backend", {"--plugin", kReference, "--group", "reference"}, 2, "what it has is --backend reference"},
+    {"family_of_groups",
+     {"--plugin", kReference, "--profile", "cp", "--family", "group"},
+     2,
+     "family group asks nothing of backend reference"},
+    {"case_of_groups", {"--plugin", kReference, "--case", "group/check=casts"}, 2, "asks nothing of backend reference"},
+    {"case_of_backends",
+     {"--group", "threads", "--profile", "cp", "--case", kCase},
+     2,
+     "asks nothing of group threads: it is for backends"},
     {"unknown_device", {"--plugin", kReference, "--device", "tpu"}, 2, "tpu"},
     {"negative_seed", {"--plugin", kReference, "--seed", "-1"}, 2, "--seed -1"},
     {"no_time", {"--plugin", kReference, "--timeout", "0"}, 2, "--timeout"},
     {"report_nowhere", {"--plugin", kReference, "--json", "nowhere/card.json"}, 2, "nowhere/card.json"},
+    {"report_is_a_folder", {"--plugin", kReference, "--json", "."}, 2, "--json .: cannot be written"},
     {"xml_nowhere", {"--plugin", kReference, "--junit", "nowhere/card.xml"}, 2, "nowhere/card.xml"},
     {"missing_file", {"--plugin", "nowhere.so"}, 4, "nowhere.so"},
     {"no_library", {"--plugin", "text.so"}, 4, "text.so"},
@@ -80,6 +93,34 @@ TEST(Check, OneCaseAloneIsMarkedPartialInEveryReport) {
   EXPECT_EQ(card["cases"][0]["status"], "PASS");
   EXPECT_THAT(testing::contents(folder.file("card.xml")),
               HasSubstr("<testsuite name=\"fwd\" tests=\"1\" failures=\"0\""));
+}
+
+TEST(Check, AGroupThatIsBuiltInNeedsNoPlugin) {
+  const TemporaryFolder folder;
+  const Finished finished =
+      run_program({"check", "--group", "threads", "--profile", "cp", "--case", "group/check=casts,cp=2", "--case",
+                   "faults/check=abort,cp=3", "--json", folder.file("card.json")});
+  ASSERT_EQ(finished.status, 0) << finished.out << finished.err;
+  EXPECT_THAT(finished.out, HasSubstr("group threads"));
+  const json card = json::parse(testing::contents(folder.file("card.json")));
+  EXPECT_EQ(card["group"]["id"], "threads");
+  EXPECT_FALSE(card.contains("backend"));
+  EXPECT_THAT(card["plugin"]["file"].get<std::string>(), HasSubstr("libattnmux_core.so"));
+  EXPECT_EQ(card["cases"].size(), 2u);
+}
+
+// A case of distributed attention, again alone.
+TEST(Check, ABackendOverRanks) {
+  const Finished finished = run_program(
+      {"check", "--plugin", kReference, "--case", "cp/mask=holes,sq=40,sk=30,hq=4,hk=2,d=16,cp=4,chunk=8,stages=2"});
+  EXPECT_EQ(finished.status, 0) << finished.out << finished.err;
+  EXPECT_THAT(finished.out, HasSubstr("partial: passed (1 cases"));
+}
+
+TEST(Check, AReportThatCannotBeWrittenToItsEndIsAFailure) {
+  const Finished finished = run_program({"check", "--plugin", kReference, "--case", kCase, "--json", "/dev/full"});
+  EXPECT_EQ(finished.status, 1) << finished.out;
+  EXPECT_THAT(finished.err, HasSubstr("/dev/full: could not be written"));
 }
 
 TEST(Check, ADeclinedCaseIsNoPass) {

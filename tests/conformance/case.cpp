@@ -8,6 +8,7 @@
 #include "attnmux/error.h"
 #include "attnmux/spelling.h"
 #include "conformance/case_mask.h"
+#include "conformance/rank_cases.h"
 #include "conformance/values.h"
 
 namespace attnmux::conformance {
@@ -29,6 +30,9 @@ constexpr std::pair<Family, const char*> kFamilies[] = {
     {Family::kConcurrency, "concurrency"},
     {Family::kMemory, "memory"},
     {Family::kErrors, "errors"},
+    {Family::kCp, "cp"},
+    {Family::kGroup, "group"},
+    {Family::kFaults, "faults"},
 };
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
@@ -50,6 +54,9 @@ std::vector<std::string> checks_of(Family family) {
     case Family::kConcurrency: return {"", "grad"};
     case Family::kMemory: return {"growth", "leak", "grad-growth", "grad-leak"};
     case Family::kErrors: return {"empty", "scale", "recovers", "grad-empty", "grad-scale"};
+    case Family::kCp: return {"", "determinism", "failure"};
+    case Family::kGroup: return group_checks();
+    case Family::kFaults: return fault_checks();
     case Family::kStrides: break;
   }
   std::vector<std::string> checks;
@@ -60,7 +67,7 @@ std::vector<std::string> checks_of(Family family) {
   return checks;
 }
 
-bool has_tensors(Family family) { return family != Family::kMeta && family != Family::kQuery; }
+bool has_tensors(Family family) { return family != Family::kMeta && family != Family::kQuery && !is_of_groups(family); }
 
 [[noreturn]] void fail(std::string_view text, const std::string& what) {
   throw Error(ErrorCode::kUsage, "case \"" + std::string(text) + "\": " + what +
@@ -97,6 +104,8 @@ const std::vector<Family>& all_families() {
   return families;
 }
 
+bool is_of_groups(Family family) { return family == Family::kGroup || family == Family::kFaults; }
+
 Family parse_family(std::string_view text) {
   std::vector<std::string> known;
   for (const auto& [value, name] : kFamilies) {
@@ -132,12 +141,17 @@ std::string to_string(const Case& c) {
     add("dt", std::string(to_string(c.dt)));
     if (c.values != "randn") add("values", c.values);
   }
+  if (c.family == Family::kCp || is_of_groups(c.family)) add("cp", std::to_string(c.cp));
+  if (c.family == Family::kCp) {
+    add("chunk", std::to_string(c.chunk));
+    add("stages", std::to_string(c.stages));
+  }
   add("seed", std::to_string(c.seed));
   return text;
 }
 
 Case parse_case(std::string_view text) {
-  constexpr int64_t kMaxTokens = 1 << 20, kMaxHeads = 1024, kMaxHeadDim = 4096;
+  constexpr int64_t kMaxTokens = 1 << 20, kMaxHeads = 1024, kMaxHeadDim = 4096, kMaxRanks = 64, kMaxStages = 64;
   const size_t slash = text.find('/');
   if (slash == std::string_view::npos) fail(text, "there is no '/' behind the family");
   Case c;
@@ -162,6 +176,14 @@ Case parse_case(std::string_view text) {
          size("dv", c.dv, 1, kMaxHeadDim),
          {"dt", [&](std::string_view value) { c.dt = parse_dtype(value); }},
          {"values", [&](std::string_view value) { c.values = value; }}});
+  }
+  if (c.family == Family::kCp || is_of_groups(c.family)) {
+    keys.push_back(size("cp", c.cp, c.family == Family::kFaults ? 2 : 1, kMaxRanks));  // a fault needs a witness
+    c.cp = 3;
+  }
+  if (c.family == Family::kCp) {
+    keys.push_back(size("chunk", c.chunk, 1, kMaxTokens));
+    keys.push_back(size("stages", c.stages, 1, kMaxStages));
   }
   std::vector<std::string> known, seen;
   for (const auto& [key, read] : keys) known.push_back(key);
@@ -191,6 +213,7 @@ Case parse_case(std::string_view text) {
     fail(text, error.what());
   }
   if (c.hq % c.hk != 0) fail(text, "hq must be a multiple of hk");
+  if (c.family == Family::kCp && c.chunk > c.sq) fail(text, "chunk must not exceed sq");
   return c;
 }
 

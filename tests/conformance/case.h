@@ -32,9 +32,14 @@ enum class Family : uint8_t {
   kConcurrency,  // several threads at once
   kMemory,       // growth and leaks
   kErrors,       // odd calls, and calls after a refusal
+  kCp,           // the backend inside distributed attention
+  // Of a group of ranks instead of a backend.
+  kGroup,   // what arrives, sums, subgroups, arguments
+  kFaults,  // a rank that fails: all others learn of it
 };
 std::string_view to_string(Family family);  // "fwd"
 const std::vector<Family>& all_families();
+bool is_of_groups(Family family);
 Family parse_family(std::string_view text);  // throws Error(kUsage) with the nearest spelling
 
 struct Case {
@@ -47,13 +52,16 @@ struct Case {
   int64_t dv = 0;             // of v; 0: as d
   DType dt = DType::kFloat32;
   std::string values = "randn";  // what the tensors hold, see values.h
+  int64_t cp = 1;                // ranks, of families cp, group and faults
+  int64_t chunk = 16;            // of family cp: tokens of a chunk
+  int64_t stages = 1;            // of family cp: exchanges that remote tokens are spread over
   uint64_t seed = 7;
 
   int64_t head_dim_v() const { return dv == 0 ? d : dv; }
   friend bool operator==(const Case&, const Case&) = default;
 };
 
-// Meta and query cases are "meta/check=exports"; all others name every size.
+// Meta and query cases are "meta/check=exports", those of groups "group/check=casts,cp=3"; all others name every size.
 std::string to_string(const Case& c);
 
 // Keys in any order, each at most once; a missing one keeps its default, missing sq and sk follow from a mask that

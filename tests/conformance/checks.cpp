@@ -33,6 +33,16 @@ constexpr std::pair<Check, const char*> kNames[] = {
     {Check::kConcurrency, "concurrency.results"},
     {Check::kMemoryGrowth, "memory.growth"},
     {Check::kMemoryLeak, "memory.leak"},
+    {Check::kGroupCall, "group.call"},
+    {Check::kGroupIdentity, "group.identity"},
+    {Check::kGroupBytes, "group.bytes"},
+    {Check::kGroupInputs, "group.inputs"},
+    {Check::kGroupSum, "group.sum"},
+    {Check::kGroupCount, "group.count"},
+    {Check::kGroupArguments, "group.arguments"},
+    {Check::kFaultSurfaces, "fault.surfaces"},
+    {Check::kFaultNames, "fault.names"},
+    {Check::kFaultStays, "fault.stays"},
 };
 
 }  // namespace

@@ -39,6 +39,17 @@ enum class Check : uint8_t {
   kConcurrency,      // the same results beside other calls
   kMemoryGrowth,     // not quadratic for lengths that are claimed
   kMemoryLeak,       // calls leave nothing behind
+  // A group of ranks.
+  kGroupCall,       // a call that every rank makes alike works
+  kGroupIdentity,   // rank, size and kind, of subgroups too
+  kGroupBytes,      // what arrives is what was sent, once wait() has returned
+  kGroupInputs,     // what is sent is not written
+  kGroupSum,        // reduced in the order of ranks: the same bits on each
+  kGroupCount,      // elements_sent() counts what was really sent to others
+  kGroupArguments,  // what cannot be sent is refused before anything is sent
+  kFaultSurfaces,   // a rank fails: every other one's call throws Error(kCommError)
+  kFaultNames,      // that names the rank, and its reason
+  kFaultStays,      // and so does every later call
 };
 
 std::string_view to_string(Check check);  // "bound.max"

@@ -5,8 +5,10 @@
 //
 // Of each tile: the largest error stays within twice the plain implementation's and four roundings of the terms
 // (bound.max); so does the root of the summed squares (bound.frobenius), where many small errors that all point one way
-// show; no error exceeds an absolute limit (bound.cap), however bad the plain implementation is. Rows that attend
-// nothing are compared by equality. A failure prints how many elements are wrong, the first and the worst.
+// show; no error exceeds an absolute limit (bound.cap), however bad the plain implementation is. All three leave room
+// for numbers below the smallest normal one of fp32 (fp64 for fp64) to be taken for 0 on the way: an implementation
+// that flushes them is right. Rows that attend nothing are compared by equality. A failure prints how many elements are
+// wrong, the first and the worst.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -40,5 +42,8 @@ double lse_cap_of(DType dtype);
 
 // Half a unit in the last place of 1.
 double unit_roundoff(DType dtype);
+
+// Of the type that scores and weights of inputs in this dtype are computed in.
+double smallest_normal(DType dtype);
 
 }  // namespace attnmux::conformance

@@ -7,7 +7,8 @@
 
 namespace attnmux::conformance {
 
-// REQUIRES: the case came through parse_case(), which knows the checks of every family.
+// REQUIRES: the case came through parse_case(), which knows the checks of every family, and is none of a group's
+// (rank_cases.h), or it is one of family meta.
 void run_case(const Subject& subject, const Case& c, CaseResult& result);
 
 void run_meta(const Subject& subject, const Case& c, CaseResult& result);
@@ -20,6 +21,7 @@ void run_streams(const Subject& subject, const Case& c, CaseResult& result);
 void run_concurrency(const Subject& subject, const Case& c, CaseResult& result);
 void run_memory(const Subject& subject, const Case& c, CaseResult& result);
 void run_errors(const Subject& subject, const Case& c, CaseResult& result);
+void run_cp(const Subject& subject, const Case& c, CaseResult& result);
 
 // Which results of a call are compared with the truth.
 enum : unsigned { kOut = 1, kLseTensor = 2, kGrads = 4 };

@@ -4,6 +4,7 @@
 
 #include "conformance/case_mask.h"
 #include "conformance/random.h"
+#include "conformance/rank_cases.h"
 
 namespace attnmux::conformance {
 namespace {
@@ -17,6 +18,7 @@ class Builder {
     base.dt = options.dt;
     base.d = options.d;
     base.seed = options.seed;
+    if (is_of_groups(family)) base = Case{.family = family, .seed = options.seed};
   }
 
   void add(Case c) { cases.push_back(std::move(c)); }
@@ -153,6 +155,56 @@ void honesty(Builder& b, uint64_t seed) {
   }
 }
 
+// Distributed attention: every mask has parts of every shape once it is cut up. Chunks of 16 tokens on 8 ranks leave
+// ranks with one chunk beside ranks with two, chunks of which the last is short, and ranks without any.
+void distributed(Builder& b) {
+  b.base.hq = 4, b.base.hk = 2;
+  const auto add = [&](Case c, int64_t cp, int64_t stages, int64_t chunk = 16) {
+    c.cp = cp, c.stages = stages, c.chunk = chunk;
+    b.add(c);
+  };
+  for (const int64_t cp : {1, 2, 4, 8}) {
+    add(b.with("causal", 129), cp, 2);
+    add(b.with("union", 129, 200), cp, 2);
+  }
+  add(b.with("full", 129), 4, 1);
+  add(b.with("full", 70, 40), 4, 3);
+  add(b.with("causal", 193, 64), 4, 2);  // the first 129 queries attend nothing
+  add(b.with("varlen:63+65+1"), 4, 1);
+  add(b.with("varlen-cross:16x64+33x65+0x7+9x0+1x1"), 3, 2);
+  add(b.with("window:16:0", 129), 8, 3);
+  add(b.with("tree", 130), 4, 2);
+  add(b.with("holes", 70, 90), 2, 3);
+  add(b.with("nothing", 9, 11), 4, 1, 2);
+  add(b.with("causal", 40), 8, 2, 8);   // three ranks have no chunk
+  add(b.with("causal", 20), 8, 1, 16);  // six have none, two share 16 and 4 tokens
+  for (const char* values : {"large", "bait"}) {
+    Case c = b.with("causal", 129);
+    c.values = values;
+    add(c, 4, 2);
+  }
+  for (const char* check : {"determinism", "failure"}) {
+    Case c = b.with("union", 129, 129);
+    c.check = check;
+    add(c, 4, 2);
+  }
+  for (const DType dt : kDTypes) {
+    b.base.dt = dt;
+    add(b.with("causal", 70), 4, 2);
+  }
+}
+
+// Calls of a group with so many ranks, and a rank in the middle that fails.
+void groups(Builder& b, const std::vector<std::string>& checks, std::vector<int64_t> sizes) {
+  for (const int64_t cp : sizes) {
+    for (const std::string& check : checks) {
+      Case c = b.base;
+      c.check = check, c.cp = cp;
+      b.add(c);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Case> grid(Family family, const GridOptions& options) {
@@ -257,6 +309,11 @@ std::vector<Case> grid(Family family, const GridOptions& options) {
         return c;
       }());
       break;
+    case Family::kCp:
+      if (!options.on_gpu) distributed(b);
+      break;
+    case Family::kGroup: groups(b, group_checks(), {1, 2, 3, 4}); break;
+    case Family::kFaults: groups(b, fault_checks(), {3}); break;
   }
   return b.cases;
 }

@@ -9,7 +9,7 @@ namespace attnmux::conformance {
 
 struct GridOptions {
   bool gradients = false;      // also the backward of every family
-  bool on_gpu = false;         // also streams
+  bool on_gpu = false;         // also streams; no family cp, whose ranks exchange tensors of the CPU
   DType dt = DType::kFloat32;  // what most cases use: a pair that the backend takes
   int64_t d = 64;
   uint64_t seed = 7;

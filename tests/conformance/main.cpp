@@ -11,6 +11,7 @@
 #include "attnmux/error.h"
 #include "attnmux/log.h"
 #include "conformance/new_plugin.h"
+#include "conformance/rank_process.h"
 #include "conformance/report.h"
 #include "conformance/run.h"
 #include "conformance/worker.h"
@@ -77,19 +78,25 @@ int check(std::vector<std::string> arguments) {
   std::string profile = "core", json, junit_file;
   int64_t seed = 7;
   tool::Flags flags({.name = "check",
-                     .usage = "--plugin FILE.so [--profile NAME] [flags]  |  --new-plugin DIR NAME",
+                     .usage = "--plugin FILE.so [--profile NAME] [flags]  |  --group threads --profile cp  |  "
+                              "--new-plugin DIR NAME",
                      .about = "Certifies an attention backend: loads the plugin in processes of its own, compares it "
                               "with float64 on\nmasks of every kind, and looks after memory, threads, errors and "
-                              "promises. --new-plugin writes\nthe template of a plugin instead.\nProfiles: " +
+                              "promises. Certifies a group of ranks\nlikewise (profile cp): what it moves, sums and "
+                              "says when a rank fails; a plugin's ranks are started by\nmpirun. --new-plugin writes "
+                              "the template of a plugin instead.\nProfiles: " +
                               joined(profile_names()) +
                               ". Exit status: 0 certified (or, of a part, passed), 1 failed, 2 usage, 3\nnothing was "
                               "executed, 4 the plugin could not be loaded.",
                      .examples = {"attnmux check --plugin ./acme.so --profile train --json acme.json",
+                                  "attnmux check --plugin ./acme_group.so --profile cp",
                                   "attnmux check --plugin ./acme.so --case "
                                   "'fwd/mask=causal,sq=257,sk=513,hq=8,hk=2,d=128,dt=bf16,seed=7'",
                                   "attnmux check --new-plugin acme acme"}});
-  flags.add("plugin", options.plugin, tool::Need::kRequired, "FILE.so", "the plugin");
+  flags.add("plugin", options.plugin, tool::Need::kOptional, "FILE.so", "the plugin");
   flags.add("backend", options.backend, tool::Need::kOptional, "ID", "which of its backends, where it has several");
+  flags.add("group", options.group, tool::Need::kOptional, "ID",
+            "which of its groups of ranks; without --plugin: threads, which is built in");
   flags.add("profile", profile, tool::Need::kOptional, "NAME", "what it is certified for: " + joined(profile_names()));
   flags.add("device", options.device, tool::Need::kOptional, "NAME", "cpu, cuda or cuda:1");
   flags.add("case", options.cases, "CASE", "this case alone; may be repeated");
@@ -99,6 +106,11 @@ int check(std::vector<std::string> arguments) {
   flags.add("json", json, tool::Need::kOptional, "FILE", "the scorecard");
   flags.add("junit", junit_file, tool::Need::kOptional, "FILE", "the results as JUnit XML");
   if (!flags.parse(arguments)) return 0;
+  if (options.plugin.empty() && options.group.empty()) {
+    throw Error(ErrorCode::kUsage,
+                "attnmux check: name a plugin with --plugin, or a group that is built in with "
+                "--group threads");
+  }
   options.profile = find_profile(profile);
   if (seed < 0) throw Error(ErrorCode::kUsage, "--seed " + std::to_string(seed) + ": expected 0 or more");
   if (!(options.seconds > 0)) throw Error(ErrorCode::kUsage, "--timeout must be above 0");
@@ -139,6 +151,7 @@ int check(std::vector<std::string> arguments) {
 int main(int argc, char** argv) {
   using namespace attnmux;
   if (argc == 2 && std::strcmp(argv[1], conformance::kWorkerFlag) == 0) conformance::run_worker();
+  if (argc == 3 && std::strcmp(argv[1], conformance::kRankFlag) == 0) conformance::run_rank(argv[2]);
   try {
     const int status = conformance::check({argv + 1, argv + argc});
     std::cout.flush();

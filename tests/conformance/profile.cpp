@@ -26,6 +26,7 @@ Profile parse(const std::string& name, const char* text) {
       const Profile base = find_profile(word);
       profile.families = base.families;
       profile.must = base.must;
+      profile.gradients = base.gradients;
       hasher.add_bytes(base.hash.data(), base.hash.size());
     } else if (word == "run") {
       while (words >> word) profile.families.push_back(parse_family(word));
@@ -57,6 +58,15 @@ bool matches(std::string_view pattern, std::string_view text) {
 
 bool Profile::runs(Family family) const {
   return std::find(families.begin(), families.end(), family) != families.end();
+}
+
+Profile Profile::of_families(const std::function<bool(Family family)>& wanted) const {
+  Profile part = *this;
+  std::erase_if(part.families, [&](Family family) { return !wanted(family); });
+  std::erase_if(part.must, [&](const std::string& pattern) {
+    return !wanted(parse_family(std::string_view(pattern).substr(0, pattern.find('/'))));
+  });
+  return part;
 }
 
 std::vector<std::string> Profile::unmet(const std::vector<CaseResult>& results) const {

@@ -6,6 +6,7 @@
 // Profiles are text under version control (profiles/*.txt), built into the program; their hash goes into the scorecard.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,8 @@ struct Profile {
   std::string hash;               // of the text, with that of the profile that it extends
 
   bool runs(Family family) const;
+  // The part of it that these families are.
+  Profile of_families(const std::function<bool(Family family)>& wanted) const;
   // Patterns that no executed case matches.
   std::vector<std::string> unmet(const std::vector<CaseResult>& results) const;
 };

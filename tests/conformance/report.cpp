@@ -73,7 +73,10 @@ std::string escaped(const std::string& text) {
 }
 
 std::string reproduce(const RunOptions& options, const RunReport& report, const CaseResult& result) {
-  std::string line = "attnmux check --plugin " + options.plugin + " --backend " + report.backend.id;
+  std::string line = "attnmux check";
+  if (!options.plugin.empty()) line += " --plugin " + options.plugin;
+  line += " --" + report.subject.kind + " " + report.subject.id;
+  if (report.subject.kind == "group") line += " --profile " + options.profile.name;
   if (options.device != "cpu") line += " --device " + options.device;
   return line + " --case '" + result.name.substr(0, result.name.find(' ')) + "'";
 }
@@ -83,8 +86,9 @@ std::string reproduce(const RunOptions& options, const RunReport& report, const 
 std::string table(const RunReport& report, const RunOptions& options) {
   std::ostringstream out;
   char line[200];
-  out << "backend " << report.backend.id << " " << report.backend.version << " of plugin " << report.plugin.id << " "
-      << report.plugin.version << " by " << report.plugin.vendor << ", on " << options.device << "\n\n";
+  out << report.subject.kind << " " << report.subject.id << " " << report.subject.version << " of "
+      << (options.plugin.empty() ? "the core library " : "plugin ") << report.plugin.id << " " << report.plugin.version
+      << " by " << report.plugin.vendor << ", on " << options.device << "\n\n";
   std::snprintf(line, sizeof line, "%-12s %8s %7s %9s %7s %8s %8s %7s  %s\n", "family", "executed", "passed",
                 "declined", "failed", "crashed", "timeout", "s", "declined for");
   out << line;
@@ -150,14 +154,14 @@ std::string scorecard(const RunReport& report, const RunOptions& options) {
       {"certified", report.certified(options)},
       {"partial", options.partial()},
       {"plugin",
-       {{"file", options.plugin},
+       {{"file", report.file},
         {"sha256", report.sha256},
         {"id", report.plugin.id},
         {"version", report.plugin.version},
         {"vendor", report.plugin.vendor},
         {"abi", abi}}},
-      {"backend",
-       {{"id", report.backend.id}, {"version", report.backend.version}, {"description", report.backend.description}}},
+      {report.subject.kind,
+       {{"id", report.subject.id}, {"version", report.subject.version}, {"description", report.subject.description}}},
       {"device", options.device},
       {"profile", options.profile.name},
       {"must_pass_hash", options.profile.hash},
@@ -189,7 +193,7 @@ std::string junit(const RunReport& report, const RunOptions& options) {
         << "\" time=\"" << counts.seconds << "\">\n";
     for (const CaseResult& result : report.results) {
       if (family_of(result) != family) continue;
-      out << "<testcase classname=\"" << escaped(report.backend.id + "." + family) << "\" name=\""
+      out << "<testcase classname=\"" << escaped(report.subject.id + "." + family) << "\" name=\""
           << escaped(result.name) << "\" time=\"" << result.seconds << "\">";
       for (const Failure& failure : result.failures) {
         const char* kind = result.status == Status::kFail ? "failure" : "error";

@@ -1,15 +1,19 @@
 #include "conformance/run.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "attnmux/abi_tag.h"
+#include "attnmux/cp_group.h"
 #include "attnmux/error.h"
 #include "attnmux/spelling.h"
 #include "conformance/grid.h"
+#include "conformance/line_channel.h"
+#include "conformance/mpirun_launch.h"
 #include "conformance/sha256.h"
 #include "conformance/worker_process.h"
 
@@ -19,20 +23,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxEnds = 3;  // of a family's workers before its other cases are given up
-
-std::string secret() {
-  std::random_device device;
-  std::string text;
-  for (int i = 0; i < 8; ++i) text += std::to_string(device());
-  return text;
-}
-
-// The answer in a line, if it carries the secret; null otherwise.
-json answer_in(const std::string& line, const std::string& secret) {
-  json answer = json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!answer.is_object() || answer.value("secret", json()) != json(secret)) return nullptr;
-  return answer;
-}
 
 ErrorCode code_of(const std::string& text) {
   for (int code = 0; code <= static_cast<int>(ErrorCode::kInternal); ++code) {
@@ -53,7 +43,7 @@ void examine_file(const std::string& file) {
 }
 
 json described(const RunOptions& options) {
-  const std::string key = secret();
+  const std::string key = new_secret();
   WorkerProcess worker(json{{"secret", key}, {"kind", "describe"}, {"device", options.device}}.dump(),
                        {.plugin = options.plugin, .seconds = options.seconds});
   json description;
@@ -76,13 +66,21 @@ json described(const RunOptions& options) {
 }
 
 // Runs cases[from...] in one worker; returns how many were finished or given up, and appends their results.
-size_t run_worker_once(const RunOptions& options, const std::string& backend, const std::vector<std::string>& cases,
+size_t run_worker_once(const RunOptions& options, const SubjectText& subject, const std::vector<std::string>& cases,
                        size_t from, std::vector<CaseResult>& results, bool& ended_early) {
-  const std::string key = secret();
+  const std::string key = new_secret();
   const std::vector<std::string> left(cases.begin() + static_cast<std::ptrdiff_t>(from), cases.end());
-  const json job = {
-      {"secret", key}, {"kind", "cases"}, {"device", options.device}, {"backend", backend}, {"cases", left}};
-  WorkerProcess worker(job.dump(), {.plugin = options.plugin, .seconds = options.seconds});
+  json job = {
+      {"secret", key}, {"kind", "cases"}, {"device", options.device}, {subject.kind, subject.id}, {"cases", left}};
+  WorkerOptions worker_options{.plugin = options.plugin, .seconds = options.seconds};
+  if (is_of_groups(parse_case(left.front()).family)) {
+    const bool in_plugin = !options.plugin.empty();
+    job.update({{"kind", "ranks"}, {"in_plugin", in_plugin}, {"seconds", options.seconds}});
+    worker_options.starts_ranks = true;
+    // It watches over the ranks itself, and then over the end of their launch.
+    if (in_plugin) worker_options.seconds = 2 * options.seconds + 10;
+  }
+  WorkerProcess worker(job.dump(), worker_options);
   size_t finished = 0;
   bool done = false;
   std::string error;
@@ -94,6 +92,7 @@ size_t run_worker_once(const RunOptions& options, const std::string& backend, co
       results.push_back(from_record(answer["record"]));
       ++finished;
     }
+    if (answer.contains("also")) results.push_back(from_record(answer["also"]));
     if (answer.contains("error")) error = answer["text"];
     done = answer.contains("done") && finished == left.size();
   }
@@ -112,12 +111,12 @@ size_t run_worker_once(const RunOptions& options, const std::string& backend, co
   return std::min(finished + 1, left.size());
 }
 
-void run_family(const RunOptions& options, const std::string& backend, const std::vector<std::string>& cases,
+void run_family(const RunOptions& options, const SubjectText& subject, const std::vector<std::string>& cases,
                 std::vector<CaseResult>& results) {
   int ends = 0;
   for (size_t at = 0; at < cases.size();) {
     bool ended_early = false;
-    at += run_worker_once(options, backend, cases, at, results, ended_early);
+    at += run_worker_once(options, subject, cases, at, results, ended_early);
     if (!ended_early || ++ends < kMaxEnds) continue;
     for (; at < cases.size(); ++at) {
       CaseResult lost;
@@ -130,16 +129,35 @@ void run_family(const RunOptions& options, const std::string& backend, const std
   }
 }
 
-// Case strings by family, in order.
-std::vector<std::vector<std::string>> planned(const RunOptions& options, const json& backend) {
+bool concerns(Family family, const RunOptions& options, const SubjectText& subject) {
+  if (subject.kind == "backend") return !is_of_groups(family);
+  return is_of_groups(family) || (family == Family::kMeta && !options.plugin.empty());
+}
+
+void require_concern(const RunOptions& options, const SubjectText& subject, Family family, const std::string& asked) {
+  if (concerns(family, options, subject)) return;
+  throw Error(ErrorCode::kUsage, asked + " asks nothing of " + subject.kind + " " + subject.id + ": " +
+                                     (is_of_groups(family) ? "it is for groups of ranks" : "it is for backends"));
+}
+
+// Case strings by family, in order. `usual`: the dtype and head_dim of most cases, null where none is taken.
+std::vector<std::vector<std::string>> planned(const RunOptions& options, const SubjectText& subject,
+                                              const json& usual) {
   std::vector<std::vector<std::string>> families;
-  for (const std::string& text : options.cases) families.push_back({to_string(parse_case(text))});
+  for (const std::string& text : options.cases) {
+    const Case c = parse_case(text);
+    require_concern(options, subject, c.family, "case " + text);
+    families.push_back({to_string(c)});
+  }
   if (!options.cases.empty()) return families;
+  for (const std::string& name : options.families) {
+    require_concern(options, subject, parse_family(name), "family " + name);
+  }
   GridOptions grid_options{
       .gradients = options.profile.gradients, .on_gpu = options.device != "cpu", .seed = options.seed};
-  if (backend["usual"].is_object()) {
-    grid_options.d = backend["usual"]["d"];
-    grid_options.dt = parse_dtype(backend["usual"]["dt"].get<std::string>());
+  if (usual.is_object()) {
+    grid_options.d = usual["d"];
+    grid_options.dt = parse_dtype(usual["dt"].get<std::string>());
   }
   for (const Family family : options.profile.families) {
     const std::string name(to_string(family));
@@ -154,22 +172,86 @@ std::vector<std::vector<std::string>> planned(const RunOptions& options, const j
   return families;
 }
 
-json chosen_backend(const json& description, const std::string& wanted) {
+// What of a plugin's is certified: the one that is named, or the only one.
+struct Chosen {
+  std::string kind;
+  json text;
+};
+Chosen choose(const json& description, const RunOptions& options) {
+  if (!options.backend.empty() && !options.group.empty()) {
+    throw Error(ErrorCode::kUsage, "--backend and --group: name one, it is certified alone");
+  }
+  std::vector<Chosen> offered;
+  for (const json& backend : description["backends"]) offered.push_back({"backend", backend});
+  for (const json& group : description["groups"]) offered.push_back({"group", group});
+  const std::string kind = !options.backend.empty() ? "backend" : !options.group.empty() ? "group" : "";
+  const std::string& wanted = kind == "backend" ? options.backend : options.group;
+  if (kind.empty() && offered.size() == 1) return offered.front();
   std::vector<std::string> ids;
-  for (const json& backend : description["backends"]) {
-    ids.push_back(backend["id"]);
-    if (backend["id"] == wanted) return backend;
+  std::string flags;
+  for (const Chosen& one : offered) {
+    if (one.kind == kind && one.text["id"] == wanted) return one;
+    if (one.kind == kind) ids.push_back(one.text["id"]);
+    flags += " --" + one.kind + " " + one.text["id"].get<std::string>();
   }
-  if (ids.empty()) {
-    throw Error(ErrorCode::kUsage, "the plugin registers no attention backend; there is no profile for what it offers");
+  if (kind.empty()) throw Error(ErrorCode::kUsage, "the plugin registers several things; name one of" + flags);
+  if (ids.empty()) throw Error(ErrorCode::kUsage, "the plugin registers no " + kind + "; what it has is" + flags);
+  throw Error(ErrorCode::kUsage, unknown_word(kind, wanted, ids));
+}
+
+constexpr char kThreads[] = "threads";
+
+// The group that is part of the core: the library is what is certified.
+RunReport built_in_group(const RunOptions& options) {
+  if (options.group != kThreads) {
+    throw Error(ErrorCode::kUsage, unknown_word("group", options.group, {kThreads}) +
+                                       ". Others come from a plugin: name it with --plugin");
   }
-  if (wanted.empty() && ids.size() == 1) return description["backends"][0];
-  if (wanted.empty()) {
-    std::string text = "the plugin registers several backends; name one with --backend:";
-    for (const std::string& id : ids) text += " " + id;
-    throw Error(ErrorCode::kUsage, text);
+  Dl_info core{};
+  if (::dladdr(reinterpret_cast<const void*>(&run_threads_group), &core) == 0) {
+    throw Error(ErrorCode::kInternal, "the core library's file is not known");
   }
-  throw Error(ErrorCode::kUsage, unknown_word("backend", wanted, ids));
+  RunReport report;
+  report.file = std::filesystem::canonical(core.dli_fname).string();
+  report.plugin = {"attnmux", ATTNMUX_VERSION, "attnmux", {}};
+  for (const AbiFieldText& field : abi_fields(host_abi_tag())) report.plugin.abi.emplace_back(field.field, field.value);
+  report.subject = {"group", kThreads, ATTNMUX_VERSION, "ranks as threads of one process"};
+  return report;
+}
+
+// From here on nothing is asked that does not concern the subject.
+Profile narrowed(const RunOptions& options, const SubjectText& subject) {
+  Profile part = options.profile.of_families([&](Family family) { return concerns(family, options, subject); });
+  if (subject.kind == "group" && !part.runs(Family::kGroup)) {
+    throw Error(ErrorCode::kUsage, "profile " + options.profile.name + " asks nothing of a group of ranks, which " +
+                                       subject.id + " is; pass --profile cp");
+  }
+  if (part.runs(Family::kCp) && options.device != "cpu") {
+    throw Error(ErrorCode::kUsage, "profile " + options.profile.name +
+                                       " runs ranks of one process, which exchange tensors of the CPU; certify it with "
+                                       "--device cpu, and --profile train with --device " +
+                                       options.device);
+  }
+  if (subject.kind == "group" && options.device != "cpu") {
+    throw Error(ErrorCode::kUsage, "--device " + options.device +
+                                       ": groups of ranks are certified with tensors of the "
+                                       "CPU; leave the flag away");
+  }
+  return part;
+}
+
+RunReport examine(const RunOptions& options, json& usual) {
+  if (options.plugin.empty()) return built_in_group(options);
+  examine_file(options.plugin);
+  const json description = described(options);
+  const Chosen chosen = choose(description, options);
+  if (chosen.kind == "backend") usual = chosen.text["usual"];
+  RunReport report;
+  report.file = options.plugin;
+  report.plugin = {description["id"], description["version"], description["vendor"], {}};
+  for (const auto& [field, value] : description["abi"].items()) report.plugin.abi.emplace_back(field, value);
+  report.subject = {chosen.kind, chosen.text["id"], chosen.text["version"], chosen.text["description"]};
+  return report;
 }
 
 }  // namespace
@@ -206,25 +288,22 @@ int RunReport::exit_status() const {
 
 RunReport run(const RunOptions& given) {
   RunOptions options = given;
-  options.plugin = std::filesystem::absolute(given.plugin).lexically_normal().string();
+  if (!given.plugin.empty()) options.plugin = std::filesystem::absolute(given.plugin).lexically_normal().string();
   if (options.plugin.find(':') != std::string::npos) {
     throw Error(ErrorCode::kUsage, options.plugin + ": a plugin's path must not hold ':'; copy or link it elsewhere");
   }
   const auto begin = std::chrono::steady_clock::now();
-  examine_file(options.plugin);
-  RunReport report;
-  report.sha256 = sha256_of_file(options.plugin);
-  const json description = described(options);
-  const json backend = chosen_backend(description, options.backend);
-  report.plugin = {description["id"], description["version"], description["vendor"], {}};
-  for (const auto& [field, value] : description["abi"].items()) report.plugin.abi.emplace_back(field, value);
-  report.backend = {backend["id"], backend["version"], backend["description"]};
-  const std::vector<std::vector<std::string>> families = planned(options, backend);
+  json usual;
+  RunReport report = examine(options, usual);
+  report.sha256 = sha256_of_file(report.file);
+  options.profile = narrowed(options, report.subject);
+  if (report.subject.kind == "group" && !options.plugin.empty()) find_mpirun();
+  const std::vector<std::vector<std::string>> families = planned(options, report.subject, usual);
   int64_t total = 0, done = 0;
   for (const std::vector<std::string>& cases : families) total += static_cast<int64_t>(cases.size());
   for (const std::vector<std::string>& cases : families) {
     if (options.progress) options.progress(done, total, cases.front().substr(0, cases.front().find('/')));
-    run_family(options, report.backend.id, cases, report.results);
+    run_family(options, report.subject, cases, report.results);
     done += static_cast<int64_t>(cases.size());
   }
   if (options.progress) options.progress(done, total, "done");

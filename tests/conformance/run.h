@@ -11,8 +11,9 @@
 namespace attnmux::conformance {
 
 struct RunOptions {
-  std::string plugin;
-  std::string backend;  // empty: the only one
+  std::string plugin;   // empty: a group of ranks that is built in
+  std::string backend;  // which one; with `group` empty, too: the only thing that the plugin has
+  std::string group;    // or which group of ranks
   std::string device = "cpu";
   Profile profile;
   std::vector<std::string> cases;     // these alone; empty: the grid
@@ -25,7 +26,9 @@ struct RunOptions {
   bool partial() const { return !cases.empty() || !families.empty(); }
 };
 
-struct BackendText {
+// What is certified.
+struct SubjectText {
+  std::string kind;  // "backend", "group"
   std::string id, version, description;
 };
 
@@ -35,9 +38,9 @@ struct PluginText {
 };
 
 struct RunReport {
-  PluginText plugin;
-  BackendText backend;
-  std::string sha256;                // of the file
+  PluginText plugin;  // of a group that is built in: the core library
+  SubjectText subject;
+  std::string file, sha256;
   std::vector<CaseResult> results;   // in the order of the run
   std::vector<std::string> missing;  // must patterns that no executed case met
   double seconds = 0;
@@ -49,7 +52,8 @@ struct RunReport {
   int exit_status() const;                               // 0 certified or passed, 1 failed, 3 nothing was executed
 };
 
-// Throws Error: kUsage for a backend that the plugin lacks, the loader's codes where it cannot be loaded.
+// Throws Error: kUsage for what the plugin lacks and for what the profile does not ask of it, the loader's codes where
+// it cannot be loaded.
 RunReport run(const RunOptions& options);
 
 }  // namespace attnmux::conformance

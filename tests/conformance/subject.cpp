@@ -11,6 +11,7 @@
 #include "attnmux/device.h"
 #include "attnmux/error.h"
 #include "attnmux/mask_family.h"
+#include "attnmux/selection.h"
 #include "conformance/memory_watch.h"
 #include "conformance/truth.h"
 
@@ -102,7 +103,9 @@ bool has_empty_rows(const at::Tensor& allowed) { return allowed.any(1).logical_n
 Setup::Setup(const Case& from)
     : c(from), mask(mask_of(from)), allowed(allowed_matrix(from, mask)), in(inputs_of(from, mask)) {}
 
-bool is_training(const Case& c) { return c.family == Family::kBackward || c.check.starts_with("grad"); }
+bool is_training(const Case& c) {
+  return c.family == Family::kBackward || c.family == Family::kCp || c.check.starts_with("grad");
+}
 
 at::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
@@ -126,21 +129,25 @@ AttentionShape shape_of(const Case& c, const at::Device& device) {
 
 AttentionRequest request_of(const Setup& setup, const at::Device& device) {
   const Case& c = setup.c;
-  return {.masks = {classify(setup.mask.spec)},
-          .cross_lengths = c.sq != c.sk,
-          .empty_rows = has_empty_rows(setup.allowed),
-          .dtype = c.dt,
-          .heads_q = c.hq,
-          .heads_kv = c.hk,
-          .head_dim = c.d,
-          .head_dim_v = c.head_dim_v(),
-          .max_tokens = std::max(c.sq, c.sk),
-          .layout = Layout::kTHD,
-          .device = device.is_cuda() ? DeviceKind::kCuda : DeviceKind::kCpu,
-          .device_arch = device_arch(device),
-          .training = is_training(c),
-          .deterministic = c.family == Family::kDeterminism,
-          .cp_size = c.check == "merged" || c.check == "merge" ? 2 : 1};
+  const bool halves = c.check == "merged" || c.check == "merge";
+  const AttentionRequest request{.masks = {classify(setup.mask.spec)},
+                                 .cross_lengths = c.sq != c.sk,
+                                 .empty_rows = has_empty_rows(setup.allowed),
+                                 .dtype = c.dt,
+                                 .heads_q = c.hq,
+                                 .heads_kv = c.hk,
+                                 .head_dim = c.d,
+                                 .head_dim_v = c.head_dim_v(),
+                                 .max_tokens = std::max(c.sq, c.sk),
+                                 .layout = Layout::kTHD,
+                                 .device = device.is_cuda() ? DeviceKind::kCuda : DeviceKind::kCpu,
+                                 .device_arch = device_arch(device),
+                                 .training = is_training(c),
+                                 .deterministic = c.family == Family::kDeterminism || c.check == "determinism",
+                                 .cp_size = c.family == Family::kCp ? c.cp
+                                            : halves                ? 2
+                                                                    : 1};
+  return c.family == Family::kCp ? request_of_parts(request) : request;
 }
 
 bool takes(const Subject& subject, const AttentionRequest& request, CaseResult& result) {

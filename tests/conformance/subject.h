@@ -1,4 +1,4 @@
-// The backend under test, and one call of it as the suite makes them: never trusted, always looked after.
+// What is under test, and one call of a backend as the suite makes them: never trusted, always looked after.
 //
 //   Setup setup(c);                                    // mask, tensors and request of a case
 //   if (!takes(subject, setup, result)) return;        // DECLINED, with reasons
@@ -15,6 +15,7 @@
 #include <string>
 
 #include "attnmux/backend.h"
+#include "attnmux/cp_group.h"
 #include "conformance/case.h"
 #include "conformance/case_mask.h"
 #include "conformance/case_result.h"
@@ -24,8 +25,9 @@ namespace attnmux::conformance {
 
 struct Subject {
   std::string file;  // the plugin
-  std::string id;    // the backend
+  std::string id;    // the backend, or the group of ranks
   std::shared_ptr<const AttentionBackend> backend;
+  std::shared_ptr<const CpGroupFactory> group;  // one of both; groups come here with cases of family meta alone
   at::Device device = at::Device(at::kCPU);
 };
 
@@ -37,7 +39,7 @@ struct Setup {
   Inputs in;           // on the CPU
 };
 
-// Whether backward will be called: the family bwd, and checks named "grad...".
+// Whether backward will be called: the families bwd and cp, and checks named "grad...".
 bool is_training(const Case& c);
 
 AttentionRequest request_of(const Setup& setup, const at::Device& device);

@@ -57,10 +57,12 @@ Truth truth_of(const at::Tensor& allowed, const Inputs& in, Gradients gradients)
   const at::Tensor lse =
       at::logsumexp(scores.detach().masked_fill(allowed.logical_not(), -kInfinity), 2);           // [heads, sq]
   const at::Tensor condition = weights * (terms + lse.masked_fill(empty, 0).abs().unsqueeze(2));  // [heads, sq, sk]
-  truth.out = {thd(out), thd(at::matmul(weights, abs_v)), thd(at::matmul(condition, abs_v))};
+  const at::Tensor attended = allowed.to(at::kDouble);                                            // [sq, sk]
+  truth.out = {thd(out), thd(at::matmul(weights, abs_v)), thd(at::matmul(condition, abs_v)),
+               thd(at::matmul(attended, abs_v + 1) + 1)};
   const at::Tensor largest = in.k.size(0) == 0 ? at::zeros({heads_q, in.q.size(0)}, at::kDouble)
                                                : terms.masked_fill(allowed.logical_not(), 0).amax(2);
-  truth.lse = {thd(lse), thd(largest + 1), thd(at::zeros_like(lse))};
+  truth.lse = {thd(lse), thd(largest + 1), thd(at::zeros_like(lse)), thd(at::zeros_like(lse))};
   if (!wanted) return truth;
 
   const auto grads = [&] {
@@ -70,20 +72,26 @@ Truth truth_of(const at::Tensor& allowed, const Inputs& in, Gradients gradients)
   const at::Tensor abs_dout = dout.abs();
   const at::Tensor abs_dp = at::matmul(abs_dout, abs_v.transpose(1, 2));
   const double abs_scale = std::abs(in.softmax_scale);
+  const at::Tensor own_delta = (abs_dout * at::matmul(weights, abs_v)).sum(2, /*keepdim=*/true);
   // dS = scale * p * (dp - delta) with delta = rowsum(dout * out), for weights p.
   const auto ds_of = [&](const at::Tensor& p) {
     const at::Tensor abs_delta = (abs_dout * at::matmul(p, abs_v)).sum(2, /*keepdim=*/true);
-    const at::Tensor own_delta = (abs_dout * at::matmul(weights, abs_v)).sum(2, /*keepdim=*/true);
     return (p * (abs_dp + own_delta) + weights * abs_delta) * abs_scale;
   };
   const at::Tensor ds = ds_of(weights), ds_by_scores = ds_of(condition);
+  // Of dS: a lost weight takes dp - delta with it; a product that is lost is one unit, before the scale and behind it.
+  const at::Tensor ds_lost = attended * ((abs_dp + own_delta + 1) * abs_scale + 1);
   const auto to_k = [&](const at::Tensor& p) { return thd(group_sum(at::matmul(p.transpose(1, 2), abs_q), heads_kv)); };
   const auto to_v = [&](const at::Tensor& p) {
     return thd(group_sum(at::matmul(p.transpose(1, 2), abs_dout), heads_kv));
   };
-  truth.dq = {thd(grads[0]), thd(at::matmul(ds, abs_k)), thd(at::matmul(ds_by_scores, abs_k))};
-  truth.dk = {thd(grads[1]), to_k(ds), to_k(ds_by_scores)};
-  truth.dv = {thd(grads[2]), to_v(weights), to_v(condition)};
+  // The products of the last sum may be lost, and the sum itself.
+  const at::Tensor pairs = attended.expand_as(ds_lost);
+  const at::Tensor queries = group_sum(pairs.sum(1).unsqueeze(2), heads_kv), keys = pairs.sum(2).unsqueeze(2);
+  truth.dq = {thd(grads[0]), thd(at::matmul(ds, abs_k)), thd(at::matmul(ds_by_scores, abs_k)),
+              thd(at::matmul(ds_lost, abs_k) + keys + 1)};
+  truth.dk = {thd(grads[1]), to_k(ds), to_k(ds_by_scores), to_k(ds_lost) + thd(queries) + 1};
+  truth.dv = {thd(grads[2]), to_v(weights), to_v(condition), to_v(pairs) + thd(queries) + 1};
   return truth;
 }
 

@@ -24,6 +24,10 @@ struct TruthTensor {
   // Same shape: that sum with each weight exp(score - lse) multiplied by the terms of its score and by |lse|. An
   // error of either is a relative error of the weight.
   at::Tensor by_scores;
+  // Same shape: how far the element moves where weights and products below the smallest normal number are taken for 0,
+  // as many implementations do, in units of that number: the sum of the terms with a weight of 1 for every attended
+  // pair.
+  at::Tensor by_flushing;
 };
 
 struct Truth {

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -16,6 +15,8 @@
 #include "conformance/case.h"
 #include "conformance/case_result.h"
 #include "conformance/families.h"
+#include "conformance/group_run.h"
+#include "conformance/line_channel.h"
 #include "conformance/memory_watch.h"
 #include "conformance/subject.h"
 #include "conformance/worker_process.h"
@@ -24,34 +25,6 @@ namespace attnmux::conformance {
 namespace {
 
 using nlohmann::json;
-
-std::string read_job() {
-  std::string line;
-  char bytes[65536];
-  while (line.find('\n') == std::string::npos) {
-    const ssize_t got = ::recv(kWorkerDescriptor, bytes, sizeof bytes, 0);
-    if (got <= 0) ::_exit(2);  // started by hand, or nobody is left to answer
-    line.append(bytes, static_cast<size_t>(got));
-  }
-  return line;
-}
-
-class Channel {
- public:
-  explicit Channel(std::string secret) : secret_(std::move(secret)) {}
-  void send(json answer) const {
-    answer["secret"] = secret_;
-    const std::string line = answer.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-    for (size_t sent = 0; sent < line.size();) {
-      const ssize_t more = ::send(kWorkerDescriptor, line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
-      if (more <= 0) ::_exit(2);
-      sent += static_cast<size_t>(more);
-    }
-  }
-
- private:
-  std::string secret_;
-};
 
 // The first pair of dtype and head_dim that a backend takes: what most cases use.
 json usual_shape(const AttentionBackend& backend, const at::Device& device) {
@@ -64,7 +37,7 @@ json usual_shape(const AttentionBackend& backend, const at::Device& device) {
   return nullptr;
 }
 
-void describe(const Channel& channel, const PluginFile& file, const PluginRegistry& registry,
+void describe(const LineChannel& channel, const PluginFile& file, const PluginRegistry& registry,
               const at::Device& device) {
   json backends = json::array();
   for (const BackendInfo& info : file.backends) {
@@ -73,18 +46,26 @@ void describe(const Channel& channel, const PluginFile& file, const PluginRegist
                         {"description", info.description},
                         {"usual", usual_shape(*registry.at(info.id), device)}});
   }
+  json groups = json::array();
+  for (const CpGroupInfo& info : file.cp_groups) {
+    groups.push_back({{"id", info.id}, {"version", file.version}, {"description", info.description}});
+  }
   json abi = json::object();
   if (file.abi) {
     for (const AbiFieldText& field : abi_fields(*file.abi)) abi[field.field] = field.value;
   }
-  channel.send(
-      {{"described",
-        {{"id", file.id}, {"version", file.version}, {"vendor", file.vendor}, {"abi", abi}, {"backends", backends}}}});
+  channel.send({{"described",
+                 {{"id", file.id},
+                  {"version", file.version},
+                  {"vendor", file.vendor},
+                  {"abi", abi},
+                  {"backends", backends},
+                  {"groups", groups}}}});
 }
 
 class ConformanceTest : public ::testing::Test {
  public:
-  ConformanceTest(const Subject& subject, const Channel& channel, size_t index, Case c)
+  ConformanceTest(const Subject& subject, const LineChannel& channel, size_t index, Case c)
       : subject_(subject), channel_(channel), index_(index), case_(std::move(c)) {}
 
   void TestBody() override {
@@ -105,12 +86,12 @@ class ConformanceTest : public ::testing::Test {
 
  private:
   const Subject& subject_;
-  const Channel& channel_;
+  const LineChannel& channel_;
   size_t index_;
   Case case_;
 };
 
-void run_cases(const Subject& subject, const Channel& channel, const json& job) {
+void run_cases(const Subject& subject, const LineChannel& channel, const json& job) {
   int count = 1;
   char name[] = "attnmux-check";
   char* arguments[] = {name, nullptr};
@@ -128,14 +109,35 @@ void run_cases(const Subject& subject, const Channel& channel, const json& job) 
   [[maybe_unused]] const int status = RUN_ALL_TESTS();  // records say more
 }
 
+// Cases of a group of ranks: this process looks after them and loads no plugin.
+void run_ranks(const LineChannel& channel, const json& job) {
+  std::vector<Case> cases;
+  for (const json& text : job.at("cases")) cases.push_back(parse_case(text.get<std::string>()));
+  size_t index = 0;
+  run_group_cases({.id = job.at("group"), .in_plugin = job.at("in_plugin"), .seconds = job.at("seconds")}, cases,
+                  [&](const CaseResult& result) {
+                    const bool planned = index < cases.size() && result.name == to_string(cases[index]);
+                    // What becomes of the plugin behind its last case is a result, too.
+                    const char* key = planned ? "record" : "also";
+                    json answer = {{key, to_record(result)}};
+                    if (planned) answer["end"] = index++;
+                    channel.send(answer);
+                  });
+  channel.send({{"done", true}});
+}
+
 }  // namespace
 
 void run_worker() {
-  const json job = json::parse(read_job());
-  const Channel channel(job.at("secret"));
+  const json job = json::parse(read_line(kWorkerDescriptor));
+  const LineChannel channel(kWorkerDescriptor, job.at("secret"));
   set_log_level(LogLevel::kWarning);
   watch_memory();
   try {
+    if (job.at("kind") == "ranks") {
+      run_ranks(channel, job);
+      ::_exit(0);
+    }
     Subject subject;
     subject.device = open_device(job.at("device"));
     PluginRegistry registry;
@@ -146,10 +148,16 @@ void run_worker() {
       describe(channel, file, registry, subject.device);
     } else {
       subject.file = file.file;
-      subject.id = job.at("backend");
-      subject.backend = registry.at(subject.id);
+      if (job.contains("group")) {
+        subject.id = job.at("group");
+        subject.group = registry.cp_group(subject.id);
+      } else {
+        subject.id = job.at("backend");
+        subject.backend = registry.at(subject.id);
+      }
       run_cases(subject, channel, job);
       subject.backend.reset();
+      subject.group.reset();
     }
     registry = PluginRegistry();
     shutdown_plugins();

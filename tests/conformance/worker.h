@@ -1,9 +1,9 @@
 // The other side of WorkerProcess: loads the plugin and runs the cases of one family as GoogleTest tests.
 //
-// Lines over the descriptor. The job: {"secret", "kind": "describe" or "cases", "plugin", "backend", "device",
-// "cases"}. Answers, each with the secret: {"described": {...}} or {"error": code, "text"}; {"begin": i}, {"end": i,
-// "record"};
-// {"done": n} when the plugin has shut down.
+// Lines over the descriptor. The job: {"secret", "kind": "describe", "cases" or "ranks", "backend" or "group",
+// "device", "cases"}. Answers, each with the secret: {"described": {...}} or {"error": code, "text"}; {"begin": i},
+// {"end": i, "record"}, {"also": record} of something that no case asked for; {"done": true} when the plugin has shut
+// down.
 #pragma once
 
 namespace attnmux::conformance {

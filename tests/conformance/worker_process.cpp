@@ -22,7 +22,6 @@
 namespace attnmux::conformance {
 namespace {
 
-constexpr rlim_t kMaxPrinted = 1 << 20;
 constexpr int64_t kMaxReceived = 256 << 20;  // records of an honest worker are far below
 constexpr size_t kShown = 2000;
 
@@ -44,7 +43,8 @@ std::vector<std::string> environment_of_child(const std::string& plugin) {
 }
 
 // Between fork and exec: system calls alone.
-[[noreturn]] void become_worker(int socket, int printed, char* const* arguments, char* const* environment) {
+[[noreturn]] void become_worker(int socket, int printed, bool limit_files, char* const* arguments,
+                                char* const* environment) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::dup2(printed, 1);
@@ -55,7 +55,7 @@ std::vector<std::string> environment_of_child(const std::string& plugin) {
     ::dup2(socket, kWorkerDescriptor);
   }
   const rlimit file{kMaxPrinted, kMaxPrinted}, core{0, 0};
-  ::setrlimit(RLIMIT_FSIZE, &file);
+  if (limit_files) ::setrlimit(RLIMIT_FSIZE, &file);
   ::setrlimit(RLIMIT_CORE, &core);
   ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails instead of ending the process
   ::execve("/proc/self/exe", arguments, environment);
@@ -90,7 +90,7 @@ WorkerProcess::WorkerProcess(const std::string& job, const WorkerOptions& option
   };
   const std::vector<char*> argv = pointers(arguments), envp = pointers(environment);
   child_ = ::fork();
-  if (child_ == 0) become_worker(sockets[1], printed, argv.data(), envp.data());
+  if (child_ == 0) become_worker(sockets[1], printed, !options.starts_ranks, argv.data(), envp.data());
   ::close(sockets[1]);
   ::close(printed);
   if (child_ < 0) throw system_error("no process can be started");

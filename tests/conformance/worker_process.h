@@ -20,8 +20,11 @@
 namespace attnmux::conformance {
 
 struct WorkerOptions {
-  std::string plugin;   // the file under test: the only plugin that the child finds by itself
+  std::string plugin;   // the file under test: the only plugin that the child finds by itself; empty: none
   double seconds = 60;  // from one record to the next
+  // It loads no plugin itself but starts ranks, whose transports may share memory through large files; it limits what
+  // they print.
+  bool starts_ranks = false;
 };
 
 struct WorkerEnd {
@@ -61,5 +64,8 @@ class WorkerProcess {
 // Flag of the program that makes it a worker, and the descriptor that it talks over.
 inline constexpr char kWorkerFlag[] = "--worker";
 inline constexpr int kWorkerDescriptor = 3;
+
+// Bytes that are kept of what a child prints.
+inline constexpr int64_t kMaxPrinted = 1 << 20;
 
 }  // namespace attnmux::conformance

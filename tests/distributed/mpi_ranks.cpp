@@ -94,9 +94,10 @@ void run_big(CpGroup& group, int64_t mebibytes) {
     receive[0] = big;
   }
   group.exchange(send, receive)->wait();
-  if (group.rank() == 0) return require(group.elements_sent() == bytes, "elements that were really sent");
+  if (group.rank() == 0)
+    return require(group.elements_sent() == bytes, Promise::kCount, "elements that were really sent");
   each_mebibyte([](const at::Tensor& part, int64_t value) {
-    require((part == value).all().item<bool>(), "the mebibyte of value " + std::to_string(value));
+    require((part == value).all().item<bool>(), Promise::kBytes, "the mebibyte of value " + std::to_string(value));
   });
 }
 

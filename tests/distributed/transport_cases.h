@@ -1,36 +1,61 @@
 // What every transport must do, as cases that each rank of a group runs: by threads_group_test on threads of one
-// process, by mpi_group_test on processes under mpirun. A case throws where something is wrong.
+// process, by mpi_group_test on processes under mpirun, by the conformance suite on either. A case throws BrokenPromise
+// where something is wrong.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "attnmux/cp_group.h"
+#include "attnmux/error.h"
 #include "attnmux/group_cast.h"
 #include "cast_case.h"
 
 namespace attnmux::testing {
 
-inline void require(bool condition, const std::string& text) {
-  if (!condition) throw std::runtime_error(text);
+enum class Promise {
+  kIdentity,   // rank, size and kind, of subgroups too
+  kBytes,      // what arrives is what was sent, once wait() has returned
+  kInputs,     // what is sent is not written
+  kSum,        // reduced in the order of ranks: the same bits on each
+  kCount,      // elements_sent() counts what was really sent to others
+  kArguments,  // what cannot be sent is refused with Error(kInvalidArgument), before anything is sent
+};
+
+struct BrokenPromise : std::runtime_error {
+  BrokenPromise(Promise which, const std::string& text) : std::runtime_error(text), promise(which) {}
+  Promise promise;
+};
+
+// Which promises are looked at: all of them, but where a test shows that each is needed.
+inline bool (*is_asked)(Promise promise) = [](Promise) { return true; };
+
+inline void require(bool condition, Promise promise, const std::string& text) {
+  if (!condition && is_asked(promise)) throw BrokenPromise(promise, text);
 }
 
-inline void require_same(const at::Tensor& got, const at::Tensor& want, const std::string& what) {
-  require(got.sizes() == want.sizes() && got.scalar_type() == want.scalar_type(), what + ": another shape or dtype");
+inline void require_same(const at::Tensor& got, const at::Tensor& want, const std::string& what,
+                         Promise promise = Promise::kBytes) {
+  const bool alike = got.sizes() == want.sizes() && got.scalar_type() == want.scalar_type();
+  require(alike, promise, what + ": another shape or dtype");
+  if (!alike) return;
   const at::Tensor g = got.contiguous();
   const at::Tensor w = want.contiguous();
   if (g.numel() == 0 || std::memcmp(g.const_data_ptr(), w.const_data_ptr(), g.nbytes()) == 0) return;
   const at::Tensor wrong = (g != w).flatten().nonzero().flatten();
   const int64_t first = wrong.numel() > 0 ? wrong[0].item<int64_t>() : -1;
-  throw std::runtime_error(what + ": " + std::to_string(wrong.numel()) + " of " + std::to_string(g.numel()) +
-                           " values differ, first at " + std::to_string(first));
+  require(false, promise,
+          what + ": " + std::to_string(wrong.numel()) + " of " + std::to_string(g.numel()) +
+              " values differ, first at " + std::to_string(first));
 }
 
 inline const std::vector<at::ScalarType>& dtypes() {
@@ -56,6 +81,48 @@ inline void exchange_all_dtypes(CpGroup& group) {
     for (int32_t other = 0; other < group.size(); ++other) {
       require_same(receive[other], message(other, group.rank(), receive[other].numel(), dtype),
                    "from rank " + std::to_string(other));
+      if (!send[other].defined()) continue;
+      require_same(send[other], message(group.rank(), other, send[other].numel(), dtype),
+                   "what was sent to rank " + std::to_string(other), Promise::kInputs);
+    }
+  }
+}
+
+// One rank has nothing to send and nothing to receive, as a rank without work in a stage; then none has.
+inline void ranks_without_tokens(CpGroup& group) {
+  for (int32_t idle = 0; idle <= group.size(); ++idle) {
+    std::vector<at::Tensor> send(group.size()), receive(group.size());
+    for (int32_t other = 0; other < group.size(); ++other) {
+      if (idle == group.size() || group.rank() == idle || other == idle) continue;
+      send[other] = message(group.rank(), other, 40, at::kHalf);
+      receive[other] = at::zeros({40}, at::kHalf);
+    }
+    group.exchange(send, receive)->wait();
+    for (int32_t other = 0; other < group.size(); ++other) {
+      if (!receive[other].defined()) continue;
+      require_same(receive[other], message(other, group.rank(), 40, at::kHalf), "from rank " + std::to_string(other));
+    }
+  }
+  at::Tensor nothing = at::empty({0});
+  group.all_reduce(nothing, ReduceOp::kSum)->wait();
+}
+
+// A rank comes late: what wait() returns from has arrived all the same.
+inline void a_late_sender(CpGroup& group) {
+  constexpr int64_t kElements = 30'000;
+  for (int32_t late = 0; late < group.size(); ++late) {
+    group.barrier();
+    if (group.rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    std::vector<at::Tensor> send, receive;
+    for (int32_t other = 0; other < group.size(); ++other) {
+      send.push_back(message(group.rank(), other, kElements, at::kInt, late));
+      receive.push_back(at::zeros({kElements}, at::kInt));
+    }
+    const std::unique_ptr<Work> work = group.exchange(std::move(send), receive);
+    work->wait();
+    for (int32_t other = 0; other < group.size(); ++other) {
+      require_same(receive[other], message(other, group.rank(), kElements, at::kInt, late),
+                   "from rank " + std::to_string(other) + ", rank " + std::to_string(late) + " is late");
     }
   }
 }
@@ -116,13 +183,13 @@ inline void all_reduce_same_bits(CpGroup& group) {
         }
         at::Tensor values = of_rank(group.rank());
         group.all_reduce(values, op)->wait();
-        require_same(values, expected.to(dtype), std::string("all_reduce of ") + c10::toString(dtype));
+        require_same(values, expected.to(dtype), std::string("all_reduce of ") + c10::toString(dtype), Promise::kSum);
       }
     }
   }
   at::Tensor loss = at::full({2}, group.rank() == group.size() - 1 ? NAN : 1.0, at::kFloat);
   group.all_reduce(loss, ReduceOp::kMax)->wait();
-  require(at::isnan(loss).all().item<bool>(), "a NaN is lost in a maximum");
+  require(at::isnan(loss).all().item<bool>(), Promise::kSum, "a NaN is lost in a maximum");
 }
 
 inline void all_gather_ranks(CpGroup& group) {
@@ -147,9 +214,14 @@ inline void subgroups(CpGroup& group) {
   }
   const std::shared_ptr<CpGroup> in_row = group.subgroup(row);
   const std::shared_ptr<CpGroup> in_column = group.subgroup(column);
-  require(in_row->size() == static_cast<int32_t>(row.size()), "size of a subgroup");
-  require(row[in_row->rank()] == group.rank() && column[in_column->rank()] == group.rank(), "rank in a subgroup");
-  require(in_row->kind() == group.kind(), "kind of a subgroup");
+  const auto is = [&](const CpGroup& part, const std::vector<int32_t>& ranks) {
+    require(part.size() == static_cast<int32_t>(ranks.size()), Promise::kIdentity, "size of a subgroup");
+    require(part.rank() >= 0 && part.rank() < part.size() && ranks[part.rank()] == group.rank(), Promise::kIdentity,
+            "rank in a subgroup");
+    require(part.kind() == group.kind(), Promise::kIdentity, "kind of a subgroup");
+  };
+  is(*in_row, row);
+  is(*in_column, column);
   for (int64_t round = 0; round < 10; ++round) {
     at::Tensor rows = at::full({1}, group.rank(), at::kLong);
     at::Tensor columns = at::full({1}, group.rank(), at::kLong);
@@ -160,13 +232,13 @@ inline void subgroups(CpGroup& group) {
     first->wait();
     int64_t sum = 0;
     for (const int32_t rank : row) sum += rank;
-    require(rows.item<int64_t>() == sum, "sum over a row");
-    require(columns.item<int64_t>() == column.back(), "maximum over a column");
+    require(rows.item<int64_t>() == sum, Promise::kSum, "sum over a row");
+    require(columns.item<int64_t>() == column.back(), Promise::kSum, "maximum over a column");
     exchange_all_dtypes(*in_row);
   }
   const std::shared_ptr<CpGroup> nested = in_row->subgroup({in_row->rank()});
   nested->barrier();
-  require(nested->size() == 1, "a group of one");
+  is(*nested, {group.rank()});
 }
 
 // Random casts and the way back, against what the global picture says. Nothing is sent twice.
@@ -179,12 +251,47 @@ inline void casts(CpGroup& group) {
     GroupCastResult arriving = group_cast(group, cast.args[me], tokens_of_ids(cast.send[me], width, at::kFloat));
     const at::Tensor received = arriving.wait();
     require_same(received, tokens_of_ids(cast.receive[me], width, at::kFloat), "cast " + std::to_string(seed));
-    require(group.elements_sent() - before == cast.sent_to_others(me) * width, "elements that were really sent");
+    require(group.elements_sent() - before == cast.sent_to_others(me) * width, Promise::kCount,
+            "elements that were really sent");
 
     at::Tensor sum = at::zeros({static_cast<int64_t>(cast.send[me].size()), width}, at::kDouble);
     group_reduce(group, cast.args[me], received.to(at::kDouble) * (me + 1)).wait_and_add(sum);
     require_same(sum, cast.reduced(me, width), "reduce " + std::to_string(seed));
   }
+}
+
+// Each is refused where it is made, on every rank alike; the group works on.
+inline void wrong_arguments(CpGroup& group) {
+  const int32_t size = group.size();
+  const at::Tensor apart = at::zeros({4, 2}).select(1, 0);  // not contiguous
+  const auto for_all = [&](const at::Tensor& tensor) { return std::vector<at::Tensor>(size, tensor); };
+  const auto refused = [&](const std::string& what, const std::function<void()>& call) {
+    const int64_t before = group.elements_sent();
+    try {
+      call();
+    } catch (const Error& error) {
+      require(error.code() == ErrorCode::kInvalidArgument, Promise::kArguments,
+              what + " is refused as " + std::string(to_string(error.code())) + ", not as InvalidArgument");
+      require(group.elements_sent() == before, Promise::kArguments, what + " was sent before it was refused");
+      return;
+    }
+    require(false, Promise::kArguments, what + " is taken");
+  };
+  refused("a tensor too many",
+          [&] { group.exchange(std::vector<at::Tensor>(size + 1), std::vector<at::Tensor>(size))->wait(); });
+  refused("a strided tensor to send", [&] { group.exchange(for_all(apart), for_all(at::zeros({4})))->wait(); });
+  refused("a strided tensor to receive", [&] { group.exchange(for_all(at::zeros({4})), for_all(apart))->wait(); });
+  refused("another length to itself", [&] {
+    std::vector<at::Tensor> send(size), receive(size);
+    send[group.rank()] = at::zeros({3});
+    receive[group.rank()] = at::zeros({4});
+    group.exchange(send, receive)->wait();
+  });
+  refused("a strided tensor to reduce", [&] { group.all_reduce(apart, ReduceOp::kSum)->wait(); });
+  refused("a dtype that has no sum", [&] { group.all_reduce(at::zeros({4}, at::kBool), ReduceOp::kSum)->wait(); });
+  refused("a gathered tensor of another shape", [&] { group.all_gather(at::ones({2}), at::zeros({size, 3}))->wait(); });
+  refused("a subgroup without this rank", [&] { group.subgroup({(group.rank() + 1) % (size + 1)}); });
+  group.barrier();
 }
 
 struct TransportCase {
@@ -198,7 +305,10 @@ inline std::vector<TransportCase> transport_cases() {
           {"all_reduce_same_bits", all_reduce_same_bits},
           {"all_gather_ranks", all_gather_ranks},
           {"subgroups", subgroups},
-          {"casts", casts}};
+          {"casts", casts},
+          {"ranks_without_tokens", ranks_without_tokens},
+          {"a_late_sender", a_late_sender},
+          {"wrong_arguments", wrong_arguments}};
 }
 
 }  // namespace attnmux::testing

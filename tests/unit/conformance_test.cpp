@@ -1,5 +1,6 @@
 // The conformance suite's own parts: case strings, masks, truth, comparison, records, profiles.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,10 +17,12 @@
 #include "conformance/elf_facts.h"
 #include "conformance/grid.h"
 #include "conformance/profile.h"
+#include "conformance/rank_cases.h"
 #include "conformance/sha256.h"
 #include "conformance/subject.h"
 #include "conformance/truth.h"
 #include "oracle/attention_oracle.h"
+#include "oracle/plain_attention.h"
 
 namespace attnmux::conformance {
 namespace {
@@ -48,6 +51,14 @@ TEST(CaseText, EveryCaseOfTheGridRoundTripsAndIsThereOnce) {
     EXPECT_TRUE(seen.insert(to_string(c)).second) << to_string(c) << " is there twice";
   }
   EXPECT_GT(seen.size(), 350u);
+}
+
+TEST(CaseText, ReadsRanks) {
+  const Case c = parse_case("cp/mask=causal,sq=20,sk=20,cp=8,stages=2");
+  EXPECT_EQ(to_string(c), "cp/mask=causal,sq=20,sk=20,hq=2,hk=2,d=64,dt=fp32,cp=8,chunk=16,stages=2,seed=7");
+  EXPECT_EQ(to_string(parse_case("group/check=casts,cp=4")), "group/check=casts,cp=4,seed=7");
+  EXPECT_TRUE(is_of_groups(Family::kFaults));
+  EXPECT_FALSE(is_of_groups(Family::kCp));
 }
 
 TEST(CaseText, MissingKeysKeepTheirDefaultsAndListsGiveTheLengths) {
@@ -80,7 +91,10 @@ INSTANTIATE_TEST_SUITE_P(
                       BadCase{"fwd/hq=3,hk=2", "multiple"}, BadCase{"fwd/mask=window:1:2,sq=4,sk=5", "sq == sk"},
                       BadCase{"fwd/mask=varlen:3+4,sq=8", "add up to 7"}, BadCase{"fwd/values=rand", "randn"},
                       BadCase{"bwd/check=mergd", "\"merged\""}, BadCase{"fwd/check=grad", "\"grad\""},
-                      BadCase{"meta/mask=full", "mask"}));
+                      BadCase{"meta/mask=full", "mask"}, BadCase{"fwd/cp=2", "\"cp\""},
+                      BadCase{"cp/sq=8,chunk=9", "chunk must not exceed sq"}, BadCase{"cp/cp=65", "from 1 to 64"},
+                      BadCase{"group/check=cats", "\"casts\""}, BadCase{"group/check=casts,sq=3", "\"sq\""},
+                      BadCase{"faults/check=throw,cp=1", "from 2 to 64"}));
 
 TEST(CaseMask, PredicateAndSpecAreTheSamePairs) {
   std::set<std::string> seen;
@@ -194,7 +208,7 @@ class CompareTest : public ::testing::Test {
     const at::Tensor want = at::randn({200, 2, 16}, options);
     comparison = {.name = "out",
                   .got = want.clone(),
-                  .want = {want, at::full_like(want, 1e-3), at::zeros_like(want)},
+                  .want = {want, at::full_like(want, 1e-3), at::zeros_like(want), at::zeros_like(want)},
                   .low = want + at::randn(want.sizes(), options) * 1e-5,
                   .dtype = DType::kFloat32,
                   .cap = cap_of(DType::kFloat32),
@@ -242,6 +256,49 @@ TEST_F(CompareTest, TheLimitHoldsWhereThePlainImplementationIsBad) {
   comparison.low.add_(1);
   comparison.got.add_(0.1);
   EXPECT_THAT(failed(), ::testing::ElementsAre("bound.cap"));
+}
+
+TEST_F(CompareTest, WhatFlushingToZeroTakesIsNoErrorAndNoMoreThanThat) {
+  const at::Tensor want = at::full_like(comparison.got, 1e-39);
+  comparison.want = {want, want, at::zeros_like(want), at::ones_like(want)};
+  comparison.low = want;
+  comparison.got = at::zeros_like(want);
+  EXPECT_THAT(failed(), ::testing::IsEmpty());
+  comparison.got[7][0][0] = 1.4e-38;  // the smallest normal number is 1.18e-38
+  EXPECT_THAT(failed(), ::testing::ElementsAre("bound.max", "bound.cap"));
+  comparison.want.by_flushing.zero_();
+  comparison.got = at::zeros_like(want);
+  EXPECT_THAT(failed(), ::testing::ElementsAre("bound.max", "bound.cap", "bound.frobenius"));
+}
+
+// Scores of +-200: most weights are below what fp32 can hold. The plain implementation with subnormal numbers and the
+// same without them.
+TEST(Flushing, AnImplementationThatFlushesToZeroIsRight) {
+  const conformance::Setup setup(parse_case("bwd/mask=causal,sq=129,sk=129,values=large"));
+  const Truth want = truth_of(setup.allowed, setup.in, Gradients::kYes);
+  const testing::PlainResult low = testing::plain_attention(setup.mask.spec, setup.in);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);  // the mode is of one thread
+  ASSERT_TRUE(at::globalContext().setFlushDenormal(true));
+  const testing::PlainResult got = testing::plain_attention(setup.mask.spec, setup.in);
+  at::globalContext().setFlushDenormal(false);
+  at::set_num_threads(threads);
+  EXPECT_FALSE(at::equal(got.dk, low.dk)) << "nothing was flushed: the test says nothing";
+  for (const auto& [name, tensor, truth, plain] : {std::tuple{"out", got.out, want.out, low.out},
+                                                   {"dq", got.dq, want.dq, low.dq},
+                                                   {"dk", got.dk, want.dk, low.dk},
+                                                   {"dv", got.dv, want.dv, low.dv}}) {
+    CaseResult result;
+    compare({.name = name,
+             .got = tensor,
+             .want = truth,
+             .low = plain,
+             .dtype = DType::kFloat32,
+             .cap = cap_of(DType::kFloat32),
+             .empty_check = Check::kEmptyOut},
+            result);
+    EXPECT_FALSE(result.bad()) << result.failures.front().text;
+  }
 }
 
 TEST_F(CompareTest, NanIsOneFinding) {
@@ -297,6 +354,28 @@ TEST(Record, ADeclinedCaseIsNotExecutedAndAFailureStays) {
   EXPECT_TRUE(failed.bad());
 }
 
+// What each rank of a case with so many ranks found.
+CaseResult merged_of(const std::vector<std::vector<Failure>>& found) {
+  std::vector<CaseResult> of_ranks(found.size());
+  for (size_t rank = 0; rank < found.size(); ++rank) of_ranks[rank].failures = found[rank];
+  return merged(parse_case("group/check=casts,cp=" + std::to_string(found.size())), of_ranks);
+}
+
+TEST(MergedRanks, PassesWhereEveryRankDid) {
+  const CaseResult result = merged_of({{}, {}});
+  EXPECT_EQ(result.status, Status::kPass);
+  EXPECT_EQ(result.name, "group/check=casts,cp=2,seed=7");
+}
+
+TEST(MergedRanks, TheRankThatFoundSomethingIsNamedAndNotThoseItLeft) {
+  const CaseResult result = merged_of({{{"group.call", "rank 1 gave up"}}, {{"group.bytes", "3 of 4 values differ"}}});
+  EXPECT_EQ(result.status, Status::kFail);
+  ASSERT_EQ(result.failures.size(), 1u);
+  EXPECT_EQ(result.failures[0].check, "group.bytes");
+  EXPECT_EQ(result.failures[0].text, "rank 1 of 2: 3 of 4 values differ");
+  EXPECT_EQ(merged_of({{}, {{"group.call", "threw"}}}).failures[0].text, "rank 1 of 2: threw");
+}
+
 TEST(ProfileTest, PatternsMatchWithStars) {
   EXPECT_TRUE(matches("fwd/*,seed=*", "fwd/mask=full,seed=7"));
   EXPECT_TRUE(matches("fwd/mask=full,*values=large,*", "fwd/mask=full,sq=1,values=large,seed=7"));
@@ -331,6 +410,16 @@ TEST(ProfileTest, TrainHoldsCore) {
   EXPECT_TRUE(train.runs(Family::kBackward));
   EXPECT_NE(core.hash, train.hash);
   EXPECT_THROW(find_profile("trian"), Error);
+}
+
+TEST(ProfileTest, CpHoldsTrainAndAPartOfItAsksNothingElse) {
+  const Profile cp = find_profile("cp");
+  for (const std::string& pattern : find_profile("train").must) EXPECT_THAT(cp.must, ::testing::Contains(pattern));
+  const Profile groups = cp.of_families(is_of_groups);
+  EXPECT_THAT(groups.families, ::testing::ElementsAre(Family::kGroup, Family::kFaults));
+  for (const std::string& pattern : groups.must) EXPECT_THAT(pattern, ::testing::MatchesRegex("(group|faults)/.*"));
+  EXPECT_GT(groups.must.size(), 10u);
+  EXPECT_EQ(groups.hash, cp.hash);
 }
 
 TEST(Sha256, OfTheStandardsExamples) {

@@ -19,6 +19,9 @@ void run_case(const Subject& subject, const Case& c, CaseResult& result) {
     case Family::kConcurrency: return run_concurrency(subject, c, result);
     case Family::kMemory: return run_memory(subject, c, result);
     case Family::kErrors: return run_errors(subject, c, result);
+    case Family::kCp: return run_cp(subject, c, result);
+    case Family::kGroup:
+    case Family::kFaults: return result.suite_error("a case of a group of ranks was given to one process");
   }
 }
 

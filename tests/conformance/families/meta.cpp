@@ -36,7 +36,9 @@ void needed(const Subject& subject, CaseResult& result) {
 }
 
 void info(const Subject& subject, CaseResult& result) {
-  const BackendInfo info = subject.backend->info();
+  const BackendInfo info = subject.group != nullptr
+                               ? BackendInfo{subject.group->id(), "of the plugin", subject.group->description()}
+                               : subject.backend->info();
   if (info.id != subject.id) {
     result.fail(Check::kInfo, "info().id is \"" + info.id + "\", registered was \"" + subject.id + "\"");
   }
@@ -70,10 +72,13 @@ void init_twice(const Subject& subject, const Case& c, CaseResult& result) {
   shutdown_plugins();
   try {
     const PluginRegistry again = load({subject.file});
-    if (again.find(subject.id) == nullptr) {
+    const bool there =
+        subject.group != nullptr ? again.find_cp_group(subject.id) != nullptr : again.find(subject.id) != nullptr;
+    if (!there) {
       result.fail(Check::kInitTwice, "a second init did not register " + subject.id);
       return;
     }
+    if (subject.group != nullptr) return;
     CaseResult called;
     call_once(again.at(subject.id), subject.id, c.seed, called);
     for (const Failure& failure : called.failures) {

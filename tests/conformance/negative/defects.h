@@ -47,6 +47,10 @@ enum class Defect {
   kDoutAsContiguous,
   kWithoutDelta,
   kDqOnEmptyRows,
+  // Distributed attention.
+  kStaleKeysInBackward,
+  kMaskOfThread,
+  kRefusesParts,
   // Memory and threads.
   kWritesPastEnd,
   kWritesBeforeRefusing,

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -32,7 +33,16 @@ bool is(Defect defect) { return kDefect == defect; }
 
 struct DenseMask final : Prepared {
   at::Tensor blocked;  // [tokens_q, tokens_k] bool
+  // What one defect keeps of forward for backward.
+  mutable std::mutex mutex;
+  mutable at::Tensor keys;
 };
+
+// What one defect takes instead of what it is given: the mask that this thread prepared last.
+at::Tensor& blocked_of_thread() {
+  static thread_local auto* blocked = new at::Tensor;
+  return *blocked;
+}
 
 at::Tensor blocked_pairs(const AttnMaskSpec& mask) {
   const int64_t rows = mask.total_q(), keys = mask.total_k();
@@ -136,6 +146,8 @@ class NegativeBackend final : public AttentionBackend {
     need(request.device == DeviceKind::kCpu, ReasonCode::kDevice, "cuda", "cpu");
     need(request.max_tokens <= kMaxTokens || is(Defect::kQuadraticWorkspace), ReasonCode::kLength, "more tokens",
          "8192");
+    need(!request.cross_lengths || request.cp_size > 1 || !is(Defect::kRefusesParts), ReasonCode::kMaskCrossLengths,
+         "other lengths of queries and keys", "the same");
     need(request.softcap == 0, ReasonCode::kSoftcap, "a softcap", "none");
     need(!request.attention_sink, ReasonCode::kSink, "a sink", "none");
     need(request.dropout == 0 || is(Defect::kClaimsDropout), ReasonCode::kDropout, "dropout", "none");
@@ -152,6 +164,7 @@ class NegativeBackend final : public AttentionBackend {
   std::shared_ptr<const Prepared> prepare(const AttnMaskSpec& mask, const AttentionShape&) const override {
     auto prepared = std::make_shared<DenseMask>();
     prepared->blocked = blocked_pairs(mask);
+    if (is(Defect::kMaskOfThread)) blocked_of_thread() = prepared->blocked;
     return prepared;
   }
 
@@ -162,7 +175,8 @@ class NegativeBackend final : public AttentionBackend {
     if (is(Defect::kStridedAsContiguous)) args.q = as_contiguous(args.q), args.k = as_contiguous(args.k);
     if (is(Defect::kStaticScratch)) args.q = through_scratch(args.q);
     const at::ScalarType compute = compute_dtype(args.q);
-    const at::Tensor& blocked = dynamic_cast<const DenseMask&>(prepared).blocked;
+    const at::Tensor& blocked = blocked_of(prepared);
+    if (is(Defect::kStaleKeysInBackward)) keep_keys(prepared, args.k);
     const at::Tensor empty = blocked.all(1);
     const at::Tensor s = scores(args.q, args.k, blocked, args.softmax_scale);
     at::Tensor lse = at::logsumexp(s, 2);
@@ -181,9 +195,11 @@ class NegativeBackend final : public AttentionBackend {
     return {leave_traces(out, given), lse.transpose(0, 1).contiguous()};
   }
 
-  BackwardResult backward(const Prepared& prepared, const BackwardArgs& args) const override {
+  BackwardResult backward(const Prepared& prepared, const BackwardArgs& given) const override {
+    BackwardArgs args = given;
+    if (is(Defect::kStaleKeysInBackward)) args.k = kept_keys(prepared, given.k);
     const at::ScalarType compute = compute_dtype(args.q);
-    const at::Tensor& mask = dynamic_cast<const DenseMask&>(prepared).blocked;
+    const at::Tensor& mask = blocked_of(prepared);
     const at::Tensor blocked = is(Defect::kBackwardIgnoresMask) ? at::zeros_like(mask) : mask;
     const at::Tensor empty = mask.all(1);
     const int64_t heads_q = args.q.size(1), heads_kv = args.k.size(1);
@@ -213,7 +229,23 @@ class NegativeBackend final : public AttentionBackend {
   }
 
  private:
+  static const at::Tensor& blocked_of(const Prepared& prepared) {
+    return is(Defect::kMaskOfThread) ? blocked_of_thread() : dynamic_cast<const DenseMask&>(prepared).blocked;
+  }
+
+  static void keep_keys(const Prepared& prepared, const at::Tensor& k) {
+    const auto& mask = dynamic_cast<const DenseMask&>(prepared);
+    const std::lock_guard lock(mask.mutex);
+    mask.keys = k;
+  }
+  static at::Tensor kept_keys(const Prepared& prepared, const at::Tensor& k) {
+    const auto& mask = dynamic_cast<const DenseMask&>(prepared);
+    const std::lock_guard lock(mask.mutex);
+    return mask.keys.defined() ? mask.keys : k;
+  }
+
   void refusals(const ForwardArgs& args) const {
+    if (is(Defect::kRefusesParts) && args.q.size(0) != args.k.size(0)) refuse(ErrorCode::kUnsupported);
     if (is(Defect::kRefusesAfterYes) && args.q.size(0) == 65) refuse(ErrorCode::kUnsupported);
     if (args.q.is_contiguous()) return;
     if (is(Defect::kThrowsOtherErrors)) throw std::runtime_error("strides are hard");
