@@ -48,6 +48,8 @@ void CaseResult::warn(const std::string& text) {
   note = text;
 }
 
+std::string last_words(const std::string& printed) { return printed.empty() ? "" : "\n  it printed last: " + printed; }
+
 std::string to_record(const CaseResult& result) {
   json failures = json::array();
   for (const Failure& failure : result.failures) failures.push_back({failure.check, failure.text});

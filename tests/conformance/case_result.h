@@ -42,6 +42,9 @@ struct CaseResult {
   bool bad() const { return status == Status::kFail || status == Status::kCrash || status == Status::kTimeout; }
 };
 
+// For a failure: what a process printed before it ended; empty where that is nothing.
+std::string last_words(const std::string& printed);
+
 // One line of JSON without a line end, and back.
 std::string to_record(const CaseResult& result);
 CaseResult from_record(const std::string& record);

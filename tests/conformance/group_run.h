@@ -1,14 +1,14 @@
-// Runs the cases of a group of ranks, from inside a worker: on threads of this process for the group that is built in,
-// else on processes that mpirun starts, each of which loads the plugin (rank_process.h).
+// Runs the cases of a group of ranks.
 //
-//   run_group_cases({.id = "mpi", .in_plugin = true, .seconds = 60}, cases, [&](const CaseResult& result) { ... });
+//   CaseResult result = run_group_on_threads(parse_case("group/check=casts,cp=3"));      // the group that is built in
+//   run_group_on_processes({.plugin = file, .id = "mpi", .seconds = 60}, cases, results);
 //
-// Neighbouring cases with the same number of ranks share a launch; a case of the family faults has one of its own, and
-// behind a case that did not pass a new one begins. A rank that ends, is silent or prints without end is the result of
-// the case in which that happened. No process outlives the call, nor this process.
+// A plugin's ranks are processes under mpirun (mpirun_launch.h); the calling process loads nothing. Neighbouring cases
+// with the same number of ranks share a launch; a case of the family faults has one of its own, and behind a case that
+// did not pass a new one begins. A rank that ends, is silent or prints without end is the result of the case in which
+// that happened. No process outlives the call, nor this process.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,13 +18,17 @@
 namespace attnmux::conformance {
 
 struct GroupSubject {
+  std::string plugin;
   std::string id;
-  bool in_plugin = false;  // the only plugin that the environment names; false: threads of this process
-  double seconds = 60;     // that a rank may be silent
+  double seconds = 60;  // that the ranks may be silent
 };
 
-// Throws Error(kUsage) where in_plugin is set and there is no mpirun. The results come in the order of the cases.
-void run_group_cases(const GroupSubject& group, const std::vector<Case>& cases,
-                     const std::function<void(const CaseResult& result)>& done);
+// Appends a result for each case, in their order, and one for a launch that did not end well behind its last case.
+// Throws Error(kUsage) where there is no mpirun.
+void run_group_on_processes(const GroupSubject& group, const std::vector<std::string>& cases,
+                            std::vector<CaseResult>& results);
+
+// By a process that may end in it.
+CaseResult run_group_on_threads(const Case& c);
 
 }  // namespace attnmux::conformance

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -47,7 +48,8 @@ std::string find_mpirun() {
               "openmpi-bin");
 }
 
-MpirunLaunch::MpirunLaunch(int64_t ranks, std::string job) : ranks_(ranks), job_(std::move(job)) {
+MpirunLaunch::MpirunLaunch(int64_t ranks, std::string job, const std::string& plugin)
+    : ranks_(ranks), job_(std::move(job)) {
   folder_ = (fs::temp_directory_path() / "attnmux-ranks-XXXXXX").string();
   if (::mkdtemp(folder_.data()) == nullptr) throw system_error("no folder in " + fs::temp_directory_path().string());
   const std::string path = folder_ + "/socket";
@@ -62,10 +64,14 @@ MpirunLaunch::MpirunLaunch(int64_t ranks, std::string job) : ranks_(ranks), job_
       ::listen(listener_, static_cast<int>(ranks)) != 0) {
     throw system_error("no socket at " + path);
   }
-  start(path);
+  start(path, plugin);
 }
 
 MpirunLaunch::~MpirunLaunch() {
+  if (launcher_ > 0) end();
+}
+
+LaunchEnd MpirunLaunch::end() {
   for (const Connection& connection : connections_) {
     if (connection.socket >= 0) ::close(connection.socket);  // the rank ends, if it has not yet
   }
@@ -73,9 +79,12 @@ MpirunLaunch::~MpirunLaunch() {
   // mpirun ends when its ranks have; it tidies up behind itself, unless it has to be killed.
   if (!wait_for_launcher() && ::kill(launcher_, SIGTERM) == 0 && !wait_for_launcher()) ::kill(launcher_, SIGKILL);
   ::waitpid(launcher_, nullptr, 0);
-  if (printed_ >= 0) ::close(printed_);
+  launcher_ = -1;
+  drain();
+  if (pipe_ >= 0) ::close(pipe_);
   std::error_code ignored;
   fs::remove_all(folder_, ignored);
+  return {printed_last_, printed_bytes_ > kMaxPrinted};
 }
 
 RankEvent MpirunLaunch::next(double seconds) {
@@ -97,28 +106,28 @@ RankEvent MpirunLaunch::next(double seconds) {
   }
 }
 
-void MpirunLaunch::start(const std::string& path) {
+void MpirunLaunch::start(const std::string& path, const std::string& plugin) {
   const std::string program = fs::canonical("/proc/self/exe").string(), ranks = std::to_string(ranks_);
-  std::string mpirun = find_mpirun();
   std::vector<std::string> words = {
-      mpirun, "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", ranks, program, kRankFlag, path};
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+      find_mpirun(), "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", ranks, program, kRankFlag,
+      path};
+  std::vector<std::string> environment = environment_of_child(plugin);
+  const std::vector<char*> argv = pointers(words), envp = pointers(environment);
   int pipe[2];
   if (::pipe2(pipe, O_CLOEXEC) != 0) throw system_error("no pipe");
-  ::setenv("OMP_NUM_THREADS", "1", 1);
   launcher_ = ::fork();
   if (launcher_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::dup2(pipe[1], 1);
     ::dup2(pipe[1], 2);
-    ::execv(argv[0], argv.data());
+    const rlimit core{0, 0};
+    ::setrlimit(RLIMIT_CORE, &core);
+    ::execve(argv[0], argv.data(), envp.data());
     ::_exit(127);
   }
   ::close(pipe[1]);
-  printed_ = pipe[0];
-  ::fcntl(printed_, F_SETFL, O_NONBLOCK);
+  pipe_ = pipe[0];
+  ::fcntl(pipe_, F_SETFL, O_NONBLOCK);
   if (launcher_ < 0) throw system_error("no process can be started");
 }
 
@@ -136,24 +145,24 @@ bool MpirunLaunch::wait_for_launcher() {
   return launcher_ended();
 }
 
-// What mpirun and its ranks print goes where this process prints, up to a limit.
+// What mpirun and its ranks print: the last of it is kept.
 void MpirunLaunch::drain() {
   constexpr int kMostReads = 64;  // who prints without end must not keep this process from looking at the time
   char bytes[65536];
   ssize_t got = 1;
-  for (int i = 0; i < kMostReads && printed_ >= 0 && (got = ::read(printed_, bytes, sizeof bytes)) > 0; ++i) {
-    const auto wanted = static_cast<size_t>(std::min<int64_t>(got, kMaxPrinted - passed_on_));
-    passed_on_ += static_cast<int64_t>(wanted);
-    if (wanted > 0 && ::write(1, bytes, wanted) < 0) passed_on_ = kMaxPrinted;
+  for (int i = 0; i < kMostReads && pipe_ >= 0 && (got = ::read(pipe_, bytes, sizeof bytes)) > 0; ++i) {
+    printed_bytes_ += got;
+    printed_last_.append(bytes, static_cast<size_t>(got));
+    if (printed_last_.size() > kShown) printed_last_.erase(0, printed_last_.size() - kShown);
   }
-  if (got != 0 || printed_ < 0) return;
-  ::close(printed_);
-  printed_ = -1;  // poll() passes over it
+  if (got != 0 || pipe_ < 0) return;
+  ::close(pipe_);
+  pipe_ = -1;  // poll() passes over it
 }
 
 // False where no rank had anything to say.
 bool MpirunLaunch::read_some(int milliseconds) {
-  std::vector<pollfd> waits = {{listener_, POLLIN, 0}, {printed_, POLLIN, 0}};
+  std::vector<pollfd> waits = {{listener_, POLLIN, 0}, {pipe_, POLLIN, 0}};
   for (const Connection& connection : connections_) waits.push_back({connection.socket, POLLIN, 0});
   if (::poll(waits.data(), waits.size(), milliseconds) <= 0) return false;
   drain();

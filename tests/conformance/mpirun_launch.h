@@ -29,22 +29,31 @@ struct RankEvent {
   std::string line;
 };
 
+struct LaunchEnd {
+  std::string printed;   // the last lines that any of them wrote to stdout and stderr
+  bool flooded = false;  // they printed more than kMaxPrinted
+};
+
 class MpirunLaunch {
  public:
-  // `job` is one line, sent to every rank. Throws Error(kIo) where no process can be started.
-  MpirunLaunch(int64_t ranks, std::string job);
+  // `job` is one line, sent to every rank; `plugin` the only one that they find. Throws Error(kIo) where no process can
+  // be started.
+  MpirunLaunch(int64_t ranks, std::string job, const std::string& plugin);
   ~MpirunLaunch();
   MpirunLaunch(const MpirunLaunch&) = delete;
   MpirunLaunch& operator=(const MpirunLaunch&) = delete;
 
   RankEvent next(double seconds);
 
+  // Ends those that still run. Called once.
+  LaunchEnd end();
+
  private:
   struct Connection {
     int socket = -1;
     std::string buffer;
   };
-  void start(const std::string& path);
+  void start(const std::string& path, const std::string& plugin);
   bool launcher_ended() const;
   bool wait_for_launcher();
   void drain();
@@ -55,9 +64,10 @@ class MpirunLaunch {
 
   int64_t ranks_;
   std::string job_, folder_;
-  int listener_ = -1, printed_ = -1;
+  int listener_ = -1, pipe_ = -1;
   pid_t launcher_ = -1;
-  int64_t passed_on_ = 0;  // bytes of what they print
+  std::string printed_last_;
+  int64_t printed_bytes_ = 0;
   std::vector<Connection> connections_;
   std::deque<std::string> lines_;
   int ends_ = 0;  // of ranks' processes, not told yet

@@ -12,6 +12,7 @@
 #include "attnmux/error.h"
 #include "attnmux/spelling.h"
 #include "conformance/grid.h"
+#include "conformance/group_run.h"
 #include "conformance/line_channel.h"
 #include "conformance/mpirun_launch.h"
 #include "conformance/sha256.h"
@@ -29,10 +30,6 @@ ErrorCode code_of(const std::string& text) {
     if (to_string(static_cast<ErrorCode>(code)) == text) return static_cast<ErrorCode>(code);
   }
   return ErrorCode::kInternal;
-}
-
-std::string last_words(const WorkerEnd& end) {
-  return end.printed.empty() ? "" : "\n  it printed last: " + end.printed;
 }
 
 // Before any of its code runs: what the file itself says.
@@ -59,8 +56,8 @@ json described(const RunOptions& options) {
   }
   const WorkerEnd end = worker.end();
   if (!done || !end.clean) {
-    throw Error(ErrorCode::kInitFailed,
-                options.plugin + ": the process that loads it ended before it was done: " + end.how + last_words(end));
+    throw Error(ErrorCode::kInitFailed, options.plugin + ": the process that loads it ended before it was done: " +
+                                            end.how + last_words(end.printed));
   }
   return description;
 }
@@ -72,15 +69,8 @@ size_t run_worker_once(const RunOptions& options, const SubjectText& subject, co
   const std::vector<std::string> left(cases.begin() + static_cast<std::ptrdiff_t>(from), cases.end());
   json job = {
       {"secret", key}, {"kind", "cases"}, {"device", options.device}, {subject.kind, subject.id}, {"cases", left}};
-  WorkerOptions worker_options{.plugin = options.plugin, .seconds = options.seconds};
-  if (is_of_groups(parse_case(left.front()).family)) {
-    const bool in_plugin = !options.plugin.empty();
-    job.update({{"kind", "ranks"}, {"in_plugin", in_plugin}, {"seconds", options.seconds}});
-    worker_options.starts_ranks = true;
-    // It watches over the ranks itself, and then over the end of their launch.
-    if (in_plugin) worker_options.seconds = 2 * options.seconds + 10;
-  }
-  WorkerProcess worker(job.dump(), worker_options);
+  if (is_of_groups(parse_case(left.front()).family)) job["kind"] = "threads";
+  WorkerProcess worker(job.dump(), {.plugin = options.plugin, .seconds = options.seconds});
   size_t finished = 0;
   bool done = false;
   std::string error;
@@ -92,7 +82,6 @@ size_t run_worker_once(const RunOptions& options, const SubjectText& subject, co
       results.push_back(from_record(answer["record"]));
       ++finished;
     }
-    if (answer.contains("also")) results.push_back(from_record(answer["also"]));
     if (answer.contains("error")) error = answer["text"];
     done = answer.contains("done") && finished == left.size();
   }
@@ -104,15 +93,19 @@ size_t run_worker_once(const RunOptions& options, const SubjectText& subject, co
   // A worker that finished its cases and did not end well failed in shutdown or behind it.
   lost.name = finished < left.size() ? left[finished] : left.back() + " (shutdown)";
   lost.status = end.timed_out ? Status::kTimeout : Status::kCrash;
-  lost.failures.push_back(
-      {end.timed_out ? "timeout" : "crash",
-       (error.empty() ? "the process ended before the case was recorded: " + end.how : error) + last_words(end)});
+  lost.failures.push_back({end.timed_out ? "timeout" : "crash",
+                           (error.empty() ? "the process ended before the case was recorded: " + end.how : error) +
+                               last_words(end.printed)});
   results.push_back(lost);
   return std::min(finished + 1, left.size());
 }
 
 void run_family(const RunOptions& options, const SubjectText& subject, const std::vector<std::string>& cases,
                 std::vector<CaseResult>& results) {
+  if (is_of_groups(parse_case(cases.front()).family) && !options.plugin.empty()) {
+    run_group_on_processes({.plugin = options.plugin, .id = subject.id, .seconds = options.seconds}, cases, results);
+    return;
+  }
   int ends = 0;
   for (size_t at = 0; at < cases.size();) {
     bool ended_early = false;

@@ -109,21 +109,13 @@ void run_cases(const Subject& subject, const LineChannel& channel, const json& j
   [[maybe_unused]] const int status = RUN_ALL_TESTS();  // records say more
 }
 
-// Cases of a group of ranks: this process looks after them and loads no plugin.
-void run_ranks(const LineChannel& channel, const json& job) {
-  std::vector<Case> cases;
-  for (const json& text : job.at("cases")) cases.push_back(parse_case(text.get<std::string>()));
+// Cases of the group of ranks that is built in.
+void run_on_threads(const LineChannel& channel, const json& job) {
   size_t index = 0;
-  run_group_cases({.id = job.at("group"), .in_plugin = job.at("in_plugin"), .seconds = job.at("seconds")}, cases,
-                  [&](const CaseResult& result) {
-                    const bool planned = index < cases.size() && result.name == to_string(cases[index]);
-                    // What becomes of the plugin behind its last case is a result, too.
-                    const char* key = planned ? "record" : "also";
-                    json answer = {{key, to_record(result)}};
-                    if (planned) answer["end"] = index++;
-                    channel.send(answer);
-                  });
-  channel.send({{"done", true}});
+  for (const json& text : job.at("cases")) {
+    const CaseResult result = run_group_on_threads(parse_case(text.get<std::string>()));
+    channel.send({{"end", index++}, {"record", to_record(result)}});
+  }
 }
 
 }  // namespace
@@ -134,8 +126,9 @@ void run_worker() {
   set_log_level(LogLevel::kWarning);
   watch_memory();
   try {
-    if (job.at("kind") == "ranks") {
-      run_ranks(channel, job);
+    if (job.at("kind") == "threads") {
+      run_on_threads(channel, job);
+      channel.send({{"done", true}});
       ::_exit(0);
     }
     Subject subject;

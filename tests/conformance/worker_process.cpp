@@ -23,28 +23,11 @@ namespace attnmux::conformance {
 namespace {
 
 constexpr int64_t kMaxReceived = 256 << 20;  // records of an honest worker are far below
-constexpr size_t kShown = 2000;
 
 Error system_error(const std::string& what) { return {ErrorCode::kIo, what + ": " + std::strerror(errno)}; }
 
-// The child's environment: no plugin but the one under test, no settings of GoogleTest, threads that sleep.
-std::vector<std::string> environment_of_child(const std::string& plugin) {
-  std::vector<std::string> result;
-  bool policy = false;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string text = *entry;
-    if (text.starts_with("GTEST_") || text.starts_with("TEST_") || text.starts_with("ATTNMUX_PLUGIN_")) continue;
-    policy |= text.starts_with("OMP_WAIT_POLICY=");
-    result.push_back(text);
-  }
-  result.push_back("ATTNMUX_PLUGIN_FILES=" + plugin);
-  if (!policy) result.emplace_back("OMP_WAIT_POLICY=passive");
-  return result;
-}
-
 // Between fork and exec: system calls alone.
-[[noreturn]] void become_worker(int socket, int printed, bool limit_files, char* const* arguments,
-                                char* const* environment) {
+[[noreturn]] void become_worker(int socket, int printed, char* const* arguments, char* const* environment) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::dup2(printed, 1);
@@ -55,7 +38,7 @@ std::vector<std::string> environment_of_child(const std::string& plugin) {
     ::dup2(socket, kWorkerDescriptor);
   }
   const rlimit file{kMaxPrinted, kMaxPrinted}, core{0, 0};
-  if (limit_files) ::setrlimit(RLIMIT_FSIZE, &file);
+  ::setrlimit(RLIMIT_FSIZE, &file);
   ::setrlimit(RLIMIT_CORE, &core);
   ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails instead of ending the process
   ::execve("/proc/self/exe", arguments, environment);
@@ -74,6 +57,27 @@ std::string tail_of(const std::string& file) {
 
 }  // namespace
 
+std::vector<std::string> environment_of_child(const std::string& plugin) {
+  std::vector<std::string> result;
+  bool policy = false;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    if (text.starts_with("GTEST_") || text.starts_with("TEST_") || text.starts_with("ATTNMUX_PLUGIN_")) continue;
+    policy |= text.starts_with("OMP_WAIT_POLICY=");
+    result.push_back(text);
+  }
+  result.push_back("ATTNMUX_PLUGIN_FILES=" + plugin);
+  if (!policy) result.emplace_back("OMP_WAIT_POLICY=passive");
+  return result;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> result;
+  for (std::string& text : texts) result.push_back(text.data());
+  result.push_back(nullptr);
+  return result;
+}
+
 WorkerProcess::WorkerProcess(const std::string& job, const WorkerOptions& options) : options_(options) {
   scratch_ = (std::filesystem::temp_directory_path() / "attnmux-check-XXXXXX").string();
   const int printed = ::mkostemp(scratch_.data(), O_CLOEXEC | O_APPEND);
@@ -82,15 +86,9 @@ WorkerProcess::WorkerProcess(const std::string& job, const WorkerOptions& option
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) throw system_error("no socket");
   std::vector<std::string> arguments = {"attnmux-check", kWorkerFlag},
                            environment = environment_of_child(options.plugin);
-  const auto pointers = [](std::vector<std::string>& texts) {
-    std::vector<char*> result;
-    for (std::string& text : texts) result.push_back(text.data());
-    result.push_back(nullptr);
-    return result;
-  };
   const std::vector<char*> argv = pointers(arguments), envp = pointers(environment);
   child_ = ::fork();
-  if (child_ == 0) become_worker(sockets[1], printed, !options.starts_ranks, argv.data(), envp.data());
+  if (child_ == 0) become_worker(sockets[1], printed, argv.data(), envp.data());
   ::close(sockets[1]);
   ::close(printed);
   if (child_ < 0) throw system_error("no process can be started");

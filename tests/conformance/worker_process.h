@@ -16,15 +16,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace attnmux::conformance {
 
 struct WorkerOptions {
   std::string plugin;   // the file under test: the only plugin that the child finds by itself; empty: none
   double seconds = 60;  // from one record to the next
-  // It loads no plugin itself but starts ranks, whose transports may share memory through large files; it limits what
-  // they print.
-  bool starts_ranks = false;
 };
 
 struct WorkerEnd {
@@ -65,7 +63,14 @@ class WorkerProcess {
 inline constexpr char kWorkerFlag[] = "--worker";
 inline constexpr int kWorkerDescriptor = 3;
 
-// Bytes that are kept of what a child prints.
+// Bytes that a child may print, and of which the last are shown.
 inline constexpr int64_t kMaxPrinted = 1 << 20;
+inline constexpr size_t kShown = 2000;
+
+// A child's environment: no plugin but the one under test, no settings of GoogleTest, threads that sleep.
+std::vector<std::string> environment_of_child(const std::string& plugin);
+
+// For execve(): of the texts, which stay where they are, and a null.
+std::vector<char*> pointers(std::vector<std::string>& texts);
 
 }  // namespace attnmux::conformance
