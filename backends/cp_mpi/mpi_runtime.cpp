@@ -76,6 +76,14 @@ void MpiRuntime::connect(const CpGroupOptions& options) {
     options_.deadline = std::min(options_.deadline, kLongestDeadline);
     thread_ = std::thread([this, promise = std::move(started)]() mutable { run(std::move(promise)); });
   }
+  // MPI_Init waits for all ranks, and knows no deadline.
+  if (is_started.wait_for(options_.deadline) == std::future_status::timeout) {
+    stuck_ = true;
+    throw Error(ErrorCode::kCommError, "group \"mpi\": MPI_Init has not returned within " +
+                                           std::to_string(options_.deadline.count()) + " ms on rank " +
+                                           std::to_string(launched.rank) + " of " + std::to_string(launched.size) +
+                                           ": another rank has not come to it");
+  }
   is_started.get();
   if (size_ == launched.size && rank_ == launched.rank) return;
   const std::string mpi = name(rank_);
@@ -129,6 +137,7 @@ void MpiRuntime::leave(bool with_an_error) {
 void MpiRuntime::shutdown() noexcept {
   std::unique_lock lock(mutex_);
   if (!thread_.joinable()) return;
+  if (stuck_) std::_Exit(exit_status(ErrorCode::kCommError));  // connect() has said why
   stop_ = true;
   changed_.notify_all();
   // MPI_Finalize waits for all ranks, and knows no deadline.
@@ -185,9 +194,9 @@ void MpiRuntime::run(std::promise<void> started) {
       set_failure(error.what(), /*tell_others=*/true);
     }
     std::unique_lock lock(mutex_);
-    if (stop_ && submitted_.empty()) break;
-    // Look again at once while something moves, then ever more seldom: others may share this core. Up to 1 ms where there
-    // is nothing to do but to hear news.
+    if (stop_ && submitted_.empty() && failure_to_tell_.empty()) break;
+    // Look again at once while something moves, then ever more seldom: others may share this core. Up to 1 ms where
+    // there is nothing to do but to hear news.
     const bool idle = queues_.empty() && active_.empty();
     rest = busy ? 0us : std::min<std::chrono::microseconds>(rest + 5us, idle ? 1000us : 200us);
     if (rest > 0us) {

@@ -105,6 +105,7 @@ class MpiRuntime {
   std::string failure_to_tell_;      // found by this rank; empty: the others know
   bool operations_dropped_ = false;  // after a failure: their tensors are no longer touched
   bool leaving_ = false;
+  bool stuck_ = false;  // in MPI_Init
   bool stop_ = false;
   bool finished_ = false;
   std::thread thread_;

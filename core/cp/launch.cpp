@@ -2,9 +2,11 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <exception>
 #include <limits>
 
 #include "attnmux/error.h"
+#include "rank_error.h"
 
 namespace attnmux {
 namespace {
@@ -84,6 +86,19 @@ std::optional<LaunchedRank> launched_rank(const Variables& variables) {
   launched->master_addr = variables("MASTER_ADDR").value_or("");
   if (const auto port = variables("MASTER_PORT")) launched->master_port = number("MASTER_PORT", *port, 1, 65535);
   return launched;
+}
+
+void run_launched_rank(const CpGroupFactory& transport, const CpGroupOptions& options,
+                       const std::function<void(CpGroup& group)>& body) {
+  const std::shared_ptr<CpGroup> group = transport.connect(options);
+  try {
+    body(*group);
+  } catch (...) {
+    const Error error = as_error(std::current_exception());
+    group->abort(error.what());
+    if (group->size() == 1) throw error;
+    throw of_rank(group->rank(), group->size(), error);
+  }
 }
 
 }  // namespace attnmux

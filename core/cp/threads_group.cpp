@@ -1,16 +1,15 @@
 #include <ATen/Parallel.h>
 #include <ATen/ThreadLocalState.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
-#include <new>
 #include <thread>
 
 #include "attnmux/cp_group.h"
 #include "attnmux/error.h"
 #include "attnmux/log.h"
+#include "rank_error.h"
 #include "threads_world.h"
 
 namespace attnmux {
@@ -115,25 +114,6 @@ class ThreadsGroup final : public CpGroup {
   int32_t member_;
 };
 
-// What a rank threw, as an Error.
-Error as_error(const std::exception_ptr& thrown) {
-  try {
-    std::rethrow_exception(thrown);
-  } catch (const Error& error) {
-    return error;
-  } catch (const c10::OutOfMemoryError& error) {
-    return Error(ErrorCode::kOutOfMemory, error.what_without_backtrace());
-  } catch (const c10::Error& error) {
-    return Error(ErrorCode::kInternal, std::string("LibTorch: ") + error.what_without_backtrace());
-  } catch (const std::bad_alloc&) {
-    return Error(ErrorCode::kOutOfMemory, "out of memory");
-  } catch (const std::exception& error) {
-    return Error(ErrorCode::kInternal, error.what());
-  } catch (...) {
-    return Error(ErrorCode::kInternal, "an exception that is no std::exception");
-  }
-}
-
 // One rank: its thread runs this, its communication thread lives within.
 class RankThread {
  public:
@@ -180,11 +160,9 @@ class RestoreThreadCount {
 void throw_first_error(const ThreadsWorld& world, const std::vector<RankThread>& ranks) {
   const std::string failure = world.failure();
   if (failure.empty()) return;
-  const auto rank_text = [&](size_t rank) {
-    return "rank " + std::to_string(rank) + " of " + std::to_string(ranks.size()) + ": ";
-  };
   const auto rethrow = [&](size_t rank) {
-    if (const auto& error = ranks[rank].error()) throw Error(error->code(), rank_text(rank) + error->what());
+    const auto& error = ranks[rank].error();
+    if (error) throw of_rank(static_cast<int32_t>(rank), static_cast<int32_t>(ranks.size()), *error);
   };
   if (world.first_to_fail() >= 0) rethrow(world.first_to_fail());
   for (size_t rank = 0; rank < ranks.size(); ++rank) rethrow(rank);

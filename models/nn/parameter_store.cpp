@@ -100,7 +100,11 @@ ParameterStore ParameterStore::load(const std::string& dir, const std::vector<Pa
   for (const ParameterSpec& spec : specs) {
     const at::Tensor mapped = folder.tensor(stored_name(folder, spec));
     at::Tensor parameter = mapped.to(options.dtype, /*non_blocking=*/false, /*copy=*/options.training);
-    if (options.training) parameter.requires_grad_(true);
+    if (options.training) {
+      parameter.requires_grad_(true);
+      // What several backward passes and ranks add to it is added up in fp32.
+      if (at::isReducedFloatingType(options.dtype)) parameter.set_grad_dtype(at::kFloat);
+    }
     store.add(spec.name, std::move(parameter));
   }
   return store;

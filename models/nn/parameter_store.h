@@ -30,8 +30,8 @@ struct IgnoredTensor {
 
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;
-  // Parameters want gradients and are copied out of the mapped files, into memory aligned alike in every run. Otherwise
-  // those of the wanted dtype stay views of the mapped files.
+  // Parameters want gradients (fp32 ones of bf16 and fp16, too) and are copied out of the mapped files, into memory
+  // aligned alike in every run. Otherwise those of the wanted dtype stay views of the mapped files.
   bool training = false;
 };
 

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 const std::vector<std::string> kTables = {"model", "attention", "parallel", "data", "train"};
 // Keys that decide no number of a run.
 const std::vector<std::string> kFreeKeys = {"train.output", "train.save_every", "train.keep_checkpoints",
-                                            "parallel.deadline_s"};
+                                            "parallel.group", "parallel.deadline_s"};
 // Keys whose relative paths are resolved.
 const std::vector<std::string> kPathKeys = {"model.path", "data.path", "data.heldout", "train.output",
                                             "attention.plugins"};

@@ -47,7 +47,7 @@ struct TrainSection {
   double weight_decay = 0.0;  // of matrices; norms and biases are not decayed
   double grad_clip = 1.0;     // 0: none
   int64_t seed = 0;
-  std::string dtype = "fp32";  // fp32 | bf16 (parameters bf16, fp32 master copies in the optimizer)
+  std::string dtype = "fp32";  // fp32 | bf16 (parameters bf16; their gradients and master copies fp32)
   bool activation_checkpointing = false;
   int64_t save_every = 0;        // steps between checkpoints; the last step is always saved
   int64_t keep_checkpoints = 2;  // older ones are removed; 0: all are kept
@@ -76,7 +76,7 @@ TrainConfig parse_train_config(const std::string& text, const std::string& file,
 std::string to_toml(const TrainConfig& config);
 
 // One line for each key of two resolved configs that differs and that decides the numbers of a run ("train.lr: was
-// 1e-4, is 2e-4"). Output, save_every, keep_checkpoints and deadline_s do not.
+// 1e-4, is 2e-4"). Output, save_every, keep_checkpoints, group and deadline_s do not.
 std::vector<std::string> differences(const std::string& resolved_before, const std::string& resolved_now);
 
 }  // namespace attnmux

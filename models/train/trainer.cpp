@@ -8,10 +8,12 @@
 
 #include "attnmux/agreement.h"
 #include "attnmux/error.h"
+#include "attnmux/launch.h"
 #include "models/families/families.h"
 #include "models/io/tokenizer.h"
 #include "models/train/choose_backends.h"
 #include "models/train/evaluate.h"
+#include "models/train/gather_trace.h"
 #include "models/train/run_folder.h"
 #include "models/train/train_step.h"
 
@@ -114,17 +116,6 @@ Hash128 hash_of(const TrainPlan& plan) {
   return hasher.finish();
 }
 
-// The rank that a launcher made this process.
-TrainResult train_as_process(const TrainPlan& plan, const TrainHooks& hooks) {
-  const std::shared_ptr<CpGroup> world = plan.transport->connect(group_options(plan));
-  try {
-    return train(plan, hooks, *world);
-  } catch (const std::exception& error) {
-    world->abort(error.what());
-    throw;
-  }
-}
-
 }  // namespace
 
 TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registry, Resume resume) {
@@ -174,13 +165,20 @@ std::string describe(const TrainPlan& plan) {
 }
 
 TrainResult train(const TrainPlan& plan, const TrainHooks& hooks) {
-  if (plan.transport) return train_as_process(plan, hooks);
-  const auto ranks = static_cast<int32_t>(plan.config.parallel.dp * plan.config.parallel.cp);
   TrainResult result;
-  run_threads_group(ranks, group_options(plan), [&](CpGroup& world) {
+  const auto train_rank = [&](CpGroup& world) {
     TrainResult mine = train(plan, hooks, world);
     if (world.rank() == 0) result = std::move(mine);
-  });
+  };
+  if (plan.transport) {
+    run_launched_rank(*plan.transport, group_options(plan), [&](CpGroup& world) {
+      train_rank(world);
+      if (plan.trace) gather_trace(*plan.trace, world);
+    });
+  } else {
+    const auto ranks = static_cast<int32_t>(plan.config.parallel.dp * plan.config.parallel.cp);
+    run_threads_group(ranks, group_options(plan), train_rank);
+  }
   return result;
 }
 
@@ -234,7 +232,10 @@ TrainResult train(const TrainPlan& plan, const TrainHooks& hooks, CpGroup& world
     folder->record(metrics);
     folder->save_if_due(model->parameters(), optimizer, progress);
   }
-  return folder ? folder->finish() : TrainResult{};
+  TrainResult result;
+  if (folder) result = folder->finish();
+  world.barrier();  // the run has ended well for nobody before its last checkpoint stands
+  return result;
 }
 
 }  // namespace attnmux

@@ -37,7 +37,7 @@ struct TrainPlan {
   std::optional<std::string> checkpoint;  // where to go on from; nullopt: from the model's own weights, at step 0
   int64_t steps_done = 0;
   std::shared_ptr<const CpGroupFactory> transport;  // of ranks that are processes; nullptr: threads of this one
-  std::shared_ptr<Trace> trace;                     // gets the spans of attention and exchanges; nullptr: none
+  std::shared_ptr<Trace> trace;  // gets all ranks' spans of attention and exchanges, rank 0's does; nullptr: none
   std::shared_ptr<PlanCache> plans = std::make_shared<PlanCache>();  // ranks of this process share it
 };
 

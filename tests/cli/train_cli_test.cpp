@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -20,6 +22,12 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::run_program;
 using testing::RunOptions;
+
+int count(const std::string& text, const std::string& part) {
+  int found = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
 
 class TrainCli : public ::testing::Test {
  protected:
@@ -144,27 +152,134 @@ TEST_F(TrainCli, SeveralProcessesAreRefused) {
   expect_refused(run_program({"train", config}, {.environment = {{"WORLD_SIZE", "2"}}}), 2, {"WORLD_SIZE=2"});
 }
 
-TEST_F(TrainCli, RanksAsProcessesTrainAsRanksAsThreads) {
-  if (std::string(ATTNMUX_MPIRUN).empty()) GTEST_SKIP() << "no mpirun; tools/setup installs it";
-  const auto losses = [&](const std::string& group, const RunOptions& options) {
-    const std::string run = folder.file(group);
-    const Finished finished =
-        run_program({"train", config, "--set", "parallel.group=" + group, "--set", "parallel.cp=2", "--set",
-                     "parallel.chunk_size=4", "--set", "train.output=" + run},
-                    options);
-    EXPECT_EQ(finished.status, 0) << finished.err;
-    std::istringstream lines(testing::contents(run + "/metrics.jsonl"));
+class MpirunCli : public TrainCli {
+ protected:
+  void SetUp() override {
+    if (std::string(ATTNMUX_MPIRUN).empty()) GTEST_SKIP() << "no mpirun; tools/setup installs it";
+    TrainCli::SetUp();
+  }
+
+  // More processes than cores, each with one thread.
+  static RunOptions mpirun(const std::string& ranks) {
+    return {.environment = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+                            {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+                            {"OMP_NUM_THREADS", "1"}},
+            .launcher = {ATTNMUX_MPIRUN, "--oversubscribe", "--bind-to", "none", "-n", ranks}};
+  }
+
+  std::vector<std::string> train(const std::string& run, const std::vector<std::string>& sets) const {
+    std::vector<std::string> arguments{"train", config, "--set", "train.output=" + folder.file(run)};
+    for (const std::string& set : sets) arguments.insert(arguments.end(), {"--set", set});
+    return arguments;
+  }
+
+  std::vector<double> losses(const std::string& run) const {
+    std::istringstream lines(testing::contents(folder.file(run + "/metrics.jsonl")));
     std::vector<double> values;
     for (std::string line; std::getline(lines, line);) values.push_back(json::parse(line)["loss"].get<double>());
     return values;
+  }
+};
+
+TEST_F(MpirunCli, RanksAsProcessesTrainAsOneRank) {
+  const auto with = [](std::vector<std::string> sets) {
+    for (const char* set : {"train.steps=10", "train.batch_size=2", "train.save_every=0"}) sets.emplace_back(set);
+    return sets;
   };
-  const std::vector<double> threads = losses("threads", {});
-  const std::vector<double> processes =
-      losses("mpi", {.environment = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"}, {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}},
-                     .launcher = {ATTNMUX_MPIRUN, "--oversubscribe", "-n", "2"}});
-  EXPECT_EQ(threads.size(), 3u);
-  EXPECT_THAT(processes, ::testing::Pointwise(::testing::DoubleNear(1e-5), threads));
+  ASSERT_EQ(run_program(train("one", with({}))).status, 0);
+  const std::vector<double> one = losses("one");
+  ASSERT_EQ(one.size(), 10u);
+  struct Ranks {
+    std::string name, count;
+    std::vector<std::string> sets;
+  };
+  for (const Ranks& ranks :
+       {Ranks{"cp2", "2", {"parallel.cp=2", "parallel.chunk_size=4"}},
+        Ranks{"cp4_two_ranks_without_tokens", "4", {"parallel.cp=4", "parallel.chunk_size=16"}},
+        Ranks{"dp2_cp2", "4", {"parallel.dp=2", "parallel.cp=2", "parallel.chunk_size=4", "parallel.stages=2"}}}) {
+    std::vector<std::string> sets = with(ranks.sets);
+    sets.emplace_back("parallel.group=mpi");
+    const Finished finished = run_program(train(ranks.name, sets), mpirun(ranks.count));
+    EXPECT_EQ(finished.status, 0) << finished.err;
+    EXPECT_EQ(finished.err, "") << "of a run that ended well";
+    EXPECT_THAT(losses(ranks.name), ::testing::Pointwise(::testing::DoubleNear(1e-5), one)) << ranks.name;
+  }
 }
+
+TEST_F(MpirunCli, OneTraceHoldsTheSpansOfAllProcesses) {
+  std::vector<std::string> arguments =
+      train("traced", {"parallel.cp=2", "parallel.chunk_size=4", "parallel.group=mpi", "train.steps=1"});
+  arguments.insert(arguments.end(), {"--trace", folder.file("trace.json")});
+  const Finished finished = run_program(arguments, mpirun("2"));
+  ASSERT_EQ(finished.status, 0) << finished.err;
+  const json trace = json::parse(testing::contents(folder.file("trace.json")), nullptr, /*allow_exceptions=*/false);
+  std::map<int, std::map<std::string, int>> spans;  // by process: of attention by name, of exchanges together
+  double first = 1e18, last = 0;
+  for (const json& event : trace["traceEvents"]) {
+    if (event["ph"] != "X") continue;
+    ++spans[event["pid"].get<int>()][event["cat"] == "attention" ? event["name"].get<std::string>() : "exchange"];
+    first = std::min(first, event["ts"].get<double>());
+    last = std::max(last, event["ts"].get<double>() + event["dur"].get<double>());
+  }
+  ASSERT_EQ(spans.size(), 2u) << trace;
+  for (auto& [rank, counts] : spans) {
+    EXPECT_GE(counts["exchange"], 6) << rank;
+    counts.erase("exchange");
+    const std::map<std::string, int> expected{
+        {"forward host", 2}, {"forward stage 0", 2}, {"backward host", 2}, {"backward stage 0", 2}};
+    EXPECT_EQ(counts, expected) << rank;
+  }
+  EXPECT_GE(first, 0);
+  EXPECT_LT(last, 600e6) << "microseconds: one clock for both processes";
+}
+
+// One process of the two was started with another config: each says so, before anything is written.
+TEST_F(MpirunCli, ProcessesOfDifferentRunsAreNamedOnEach) {
+  std::vector<std::string> arguments = train("run", {"parallel.cp=2", "parallel.chunk_size=4", "parallel.group=mpi"});
+  std::vector<std::string> other = arguments;
+  arguments.insert(arguments.end(), {":", "-n", "1", std::string(ATTNMUX_BUILD_DIR) + "/bin/attnmux"});
+  arguments.insert(arguments.end(), other.begin(), other.end());
+  arguments.insert(arguments.end(), {"--set", "train.lr=0.5"});
+  const Finished finished = run_program(arguments, mpirun("1"));
+  expect_refused(finished, 1,
+                 {"error: rank 0 of 2: the ranks do not agree on the run", "on rank 0; ", "on rank 1. ",
+                  "error: rank 1 of 2: the ranks do not agree on the run", "the same files"});
+  EXPECT_EQ(count(finished.err, "error: "), 2);
+}
+
+// Every process that was started wrongly says so once, and writes nothing. More of them: train_config_test.
+struct BadLaunch {
+  const char* name;
+  std::string size;  // of mpirun's world; empty: no launcher
+  std::vector<std::string> parallel;
+  std::vector<std::string> expected;
+};
+
+class BadLaunchTest : public TrainCli, public ::testing::WithParamInterface<BadLaunch> {};
+
+TEST_P(BadLaunchTest, IsRefusedOnEveryRank) {
+  const BadLaunch& bad = GetParam();
+  std::vector<std::string> arguments{"train", config, "--set", "parallel.chunk_size=4"};
+  for (const std::string& set : bad.parallel) arguments.insert(arguments.end(), {"--set", "parallel." + set});
+  for (const std::string rank : {"0", "1"}) {
+    RunOptions options;
+    if (!bad.size.empty()) options.environment = {{"OMPI_COMM_WORLD_RANK", rank}, {"OMPI_COMM_WORLD_SIZE", bad.size}};
+    const Finished finished = run_program(arguments, options);
+    expect_refused(finished, 2, bad.expected);
+    EXPECT_EQ(count(finished.err, "error: "), 1) << finished.err;
+  }
+}
+
+const BadLaunch kBadLaunches[] = {
+    {"more_processes_than_ranks",
+     "3",
+     {"cp=2", "group=mpi"},
+     {"parallel.cp = 2 make 2 ranks", "OMPI_COMM_WORLD_SIZE=3"}},
+    {"mpi_without_a_launcher", "", {"cp=2", "group=mpi"}, {"not started by a launcher", "mpirun -n N attnmux train"}},
+    {"chunks_of_nothing", "2", {"cp=2", "chunk_size=0", "group=mpi"}, {"parallel.chunk_size is 0"}},
+};
+INSTANTIATE_TEST_SUITE_P(Cases, BadLaunchTest, ::testing::ValuesIn(kBadLaunches),
+                         [](const auto& info) { return info.param.name; });
 
 TEST_F(TrainCli, BadModelsAreRefused) {
   testing::write(folder.file("model/model.safetensors"),

@@ -2,89 +2,64 @@
 // is no mpirun.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <cstdio>
-#include <cstdlib>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "attnmux/plugin_loader.h"
 #include "expect_error.h"
 #include "faults.h"
+#include "tests/common/mpirun.h"
 
 namespace attnmux::testing {
 namespace {
 
 using ::testing::HasSubstr;
 
-struct Launch {
-  int status = -1;
-  std::string output;
-  // What each rank said; empty: nothing.
-  std::string of_rank(int32_t rank) const {
-    const std::string start = "rank " + std::to_string(rank) + ": ";
-    std::istringstream lines(output);
-    for (std::string line; std::getline(lines, line);) {
-      if (const size_t at = line.find(start); at != std::string::npos) return line.substr(at + start.size());
-    }
-    return "";
-  }
-};
-
-Launch run(const std::string& command) {
-  Launch launch;
-  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  char text[4096];
-  for (size_t count; (count = std::fread(text, 1, sizeof text, pipe)) > 0;) launch.output.append(text, count);
-  const int status = ::pclose(pipe);
-  launch.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return launch;
+// What a rank said; empty: nothing.
+std::string said(const Launch& launch, int32_t rank) {
+  const std::string start = "rank " + std::to_string(rank) + ": ";
+  const std::vector<std::string> lines = launch.lines_with(start);
+  return lines.empty() ? "" : lines.front().substr(lines.front().find(start) + start.size());
 }
 
 class MpiGroup : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (std::string(ATTNMUX_MPIRUN).empty() || run(ATTNMUX_MPIRUN " --version").status != 0) {
-      GTEST_SKIP() << "no mpirun; tools/setup installs it";
-    }
+    if (!mpirun_found()) GTEST_SKIP() << kNoMpirun;
   }
 
-  // More ranks than cores, all on this machine, each with one thread.
-  static Launch mpirun(int32_t ranks, const std::string& arguments) {
-    return run("timeout 120 " ATTNMUX_MPIRUN
-               " --oversubscribe --allow-run-as-root --bind-to none -x OMP_NUM_THREADS=1 -n " +
-               std::to_string(ranks) + " " ATTNMUX_BUILD_DIR "/tests/mpi_ranks " + arguments);
+  static Launch run_ranks(int32_t ranks, const std::string& arguments) {
+    return mpirun(ranks, ATTNMUX_BUILD_DIR "/tests/mpi_ranks " + arguments);
   }
 
   // The middle one of three ranks fails; the others say so.
   static void expect_named(const std::string& call, const std::string& fault, const std::vector<std::string>& parts,
                            const std::string& deadline = "") {
-    const Launch launch = mpirun(3, "fault " + call + " " + fault + " " + deadline);
+    const Launch launch = run_ranks(3, "fault " + call + " " + fault + " " + deadline);
     EXPECT_NE(launch.status, 0);
     for (const int32_t rank : {0, 2}) {
-      for (const std::string& part : parts) EXPECT_THAT(launch.of_rank(rank), HasSubstr(part)) << launch.output;
-      EXPECT_THAT(launch.of_rank(rank), HasSubstr("CommError: ")) << launch.output;
+      for (const std::string& part : parts) EXPECT_THAT(said(launch, rank), HasSubstr(part)) << launch.output;
+      EXPECT_THAT(said(launch, rank), HasSubstr("CommError: ")) << launch.output;
     }
   }
 };
 
 TEST_F(MpiGroup, DoesWhatEveryTransportDoes) {
   for (const int32_t ranks : {1, 2, 4}) {
-    const Launch launch = mpirun(ranks, "cases");
+    const Launch launch = run_ranks(ranks, "cases");
     EXPECT_EQ(launch.status, 0) << launch.output;
-    for (int32_t rank = 0; rank < ranks; ++rank) EXPECT_EQ(launch.of_rank(rank), "ok") << launch.output;
+    for (int32_t rank = 0; rank < ranks; ++rank) EXPECT_EQ(said(launch, rank), "ok") << launch.output;
   }
 }
 
 TEST_F(MpiGroup, LongTensorsTravelInSeveralMessages) {
-  const Launch launch = mpirun(2, "big 70");
+  const Launch launch = run_ranks(2, "big 70");
   EXPECT_EQ(launch.status, 0) << launch.output;
-  EXPECT_EQ(launch.of_rank(1), "ok") << launch.output;
+  EXPECT_EQ(said(launch, 1), "ok") << launch.output;
 }
 
-TEST_F(MpiGroup, BytesMoveWhileTheRanksCompute) { EXPECT_EQ(mpirun(2, "overlap").of_rank(0), "ok"); }
+TEST_F(MpiGroup, BytesMoveWhileTheRanksCompute) { EXPECT_EQ(said(run_ranks(2, "overlap"), 0), "ok"); }
 
 // --- failures ---
 
@@ -114,26 +89,26 @@ TEST_F(MpiGroup, ARankThatIsStoppedIsNamed) {
 }
 
 TEST_F(MpiGroup, TheStalledRankIsNamedNotTheOneThatWaitsForIt) {
-  const Launch launch = mpirun(3, "chain 500");
+  const Launch launch = run_ranks(3, "chain 500");
   EXPECT_NE(launch.status, 0);
   for (const int32_t rank : {0, 1}) {
-    EXPECT_THAT(launch.of_rank(rank), HasSubstr("rank 2 of 3 did not")) << launch.output;
+    EXPECT_THAT(said(launch, rank), HasSubstr("rank 2 of 3 did not")) << launch.output;
   }
 }
 
 TEST_F(MpiGroup, CallsThatDoNotMatchNameBothRanks) {
-  const Launch launch = mpirun(3, "mismatch");
+  const Launch launch = run_ranks(3, "mismatch");
   EXPECT_NE(launch.status, 0);
   for (const int32_t rank : {0, 1, 2}) {
-    EXPECT_THAT(launch.of_rank(rank), HasSubstr("rank 1 of 3 called barrier (call 1)")) << launch.output;
-    EXPECT_THAT(launch.of_rank(rank), HasSubstr("called exchange (call 1)")) << launch.output;
+    EXPECT_THAT(said(launch, rank), HasSubstr("rank 1 of 3 called barrier (call 1)")) << launch.output;
+    EXPECT_THAT(said(launch, rank), HasSubstr("called exchange (call 1)")) << launch.output;
   }
 }
 
 // mpirun ends the others: the launch comes to its end, with a status that says so.
 TEST_F(MpiGroup, ARankThatIsKilledEndsTheLaunch) {
   for (const char* fault : {"kill", "exit"}) {
-    const Launch launch = mpirun(3, std::string("fault exchange ") + fault);
+    const Launch launch = run_ranks(3, std::string("fault exchange ") + fault);
     EXPECT_NE(launch.status, 0) << launch.output;
     EXPECT_NE(launch.status, 124) << "ended by the time limit: " << launch.output;
   }

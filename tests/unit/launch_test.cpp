@@ -1,8 +1,12 @@
 #include "attnmux/launch.h"
 
+#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
 #include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "expect_error.h"
 
@@ -100,6 +104,49 @@ TEST(Launch, BadValues) {
   refuses({"WORLD_SIZE=0", "from 1"}, {{"RANK", "0"}, {"WORLD_SIZE", "0"}});
   refuses({"WORLD_SIZE=99999999999"}, {{"RANK", "0"}, {"WORLD_SIZE", "99999999999"}});
   refuses({"MASTER_PORT=70000", "65535"}, kByHand + Set{{"MASTER_PORT", "70000"}});
+}
+
+// A transport that has connected already.
+class Connected final : public CpGroupFactory {
+ public:
+  explicit Connected(CpGroup& group) : group_(group) {}
+  std::string id() const override { return "connected"; }
+  std::string description() const override { return "a group at hand"; }
+  std::shared_ptr<CpGroup> connect(const CpGroupOptions&) const override {
+    return {&group_, [](CpGroup*) {}};
+  }
+
+ private:
+  CpGroup& group_;
+};
+
+TEST(LaunchedRank, AnErrorNamesItsRankAndReachesTheOthers) {
+  std::vector<std::string> errors(3);
+  EXPECT_THROW(run_threads_group(3, {},
+                                 [&](CpGroup& group) {
+                                   try {
+                                     run_launched_rank(Connected(group), {}, [](CpGroup& world) {
+                                       if (world.rank() == 1) TORCH_CHECK(false, "no such operator");
+                                       world.barrier();
+                                     });
+                                   } catch (const Error& error) {
+                                     errors[group.rank()] = error.what();
+                                   }
+                                 }),
+               Error);
+  EXPECT_EQ(errors[1], "rank 1 of 3: LibTorch: no such operator");
+  for (const int rank : {0, 2}) {
+    const std::string expected = "rank 1 of 3 gave up before its first call: LibTorch: no such operator";
+    EXPECT_TRUE(errors[rank].starts_with("rank " + std::to_string(rank) + " of 3: barrier")) << errors[rank];
+    EXPECT_NE(errors[rank].find(expected), std::string::npos) << errors[rank];
+  }
+}
+
+TEST(LaunchedRank, OneRankAloneThrowsItsErrorAsItIs) {
+  expect_error(ErrorCode::kIo, {"the disk is full"}, [] {
+    run_launched_rank(Connected(*single_rank_group()), {},
+                      [](CpGroup&) { throw Error(ErrorCode::kIo, "the disk is full"); });
+  });
 }
 
 TEST(Launch, ReadsTheEnvironment) {

@@ -1,9 +1,9 @@
 #include <optional>
 
-#include "attnmux/error.h"
 #include "attnmux/launch.h"
 #include "attnmux/plugin_loader.h"
 #include "models/io/atomic_file.h"
+#include "models/train/check_launch.h"
 #include "models/train/choose_backends.h"
 #include "models/train/trainer.h"
 #include "tools/attnmux/command.h"
@@ -11,14 +11,6 @@
 
 namespace attnmux::tool {
 namespace {
-
-// With ranks that are threads each process of a launch would train the same run into the same folder.
-void check_launch(const TrainConfig& config, const std::optional<LaunchedRank>& launched) {
-  if (config.parallel.group != "threads" || !launched || launched->size == 1) return;
-  throw Error(ErrorCode::kUsage, config.file + ": parallel.group = \"threads\", and " + launched->launcher +
-                                     " has started several processes (" + launched->described +
-                                     "); start one without it, or write group = \"mpi\"");
-}
 
 std::string text_of(const StepMetrics& metrics) {
   return "loss " + fixed(metrics.loss, 4) + "  " + fixed(metrics.tokens_per_s, 0) + " tokens/s  grad norm " +

@@ -4,6 +4,8 @@
 //     launched->rank;   // of launched->size, started by launched->launcher
 //   }
 //
+//   run_launched_rank(*registry.cp_group("mpi"), options, [&](CpGroup& group) { ... });
+//
 // Any thread, as long as nobody changes the environment. The innermost launcher counts: torchrun within mpirun within
 // srun. Variables of the same launch that contradict each other are an error, never a guess.
 #pragma once
@@ -13,6 +15,7 @@
 #include <optional>
 #include <string>
 
+#include "attnmux/cp_group.h"
 #include "attnmux/export.h"
 
 namespace attnmux {
@@ -36,5 +39,11 @@ ATTNMUX_API std::optional<std::string> environment_variable(const std::string& n
 // or SLURM_NTASKS, SLURM_LOCALID. Throws Error(kUsage): one of a pair without the other, a value that is no number in
 // its range, RANK and WORLD_SIZE set by hand that differ from mpirun's or srun's; names variables and values.
 ATTNMUX_API std::optional<LaunchedRank> launched_rank(const Variables& variables = environment_variable);
+
+// run_threads_group() (cp_group.h) for ranks that are processes: connects and runs `body` as the rank that this process
+// is. When it throws, the other ranks' calls fail at once with its reason; then the error is thrown here, "rank 2 of
+// 4: ..." in front (one rank: as it is).
+ATTNMUX_API void run_launched_rank(const CpGroupFactory& transport, const CpGroupOptions& options,
+                                   const std::function<void(CpGroup& group)>& body);
 
 }  // namespace attnmux

@@ -26,7 +26,7 @@ namespace attnmux {
 namespace {
 
 namespace fs = std::filesystem;
-using Environment = std::vector<std::string>;
+using Arguments = std::vector<std::string>;
 
 class TrainProcess : public ::testing::Test {
  protected:
@@ -53,25 +53,22 @@ output = "run"
 )");
   }
 
-  // REQUIRES: `environment` holds NAME=VALUE strings that are added to this process's.
-  pid_t start(const std::string& output, const Environment& environment) {
-    std::vector<std::string> arguments = {ATTNMUX_BUILD_DIR "/tests/train_program", dir.file("f.toml"), "--resume",
-                                          "train.output=" + dir.file(output)};
+  // `more`: arguments of this run alone.
+  pid_t start(const std::string& output, const Arguments& more) {
+    Arguments arguments = {ATTNMUX_BUILD_DIR "/tests/train_program", dir.file("f.toml"), "--resume",
+                           "train.output=" + dir.file(output)};
     arguments.insert(arguments.end(), sets.begin(), sets.end());
-    std::vector<char*> argv, envp;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
-    Environment variables = environment;
-    for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
-    for (std::string& variable : variables) envp.push_back(variable.data());
-    envp.push_back(nullptr);
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     const std::string log = dir.file(output + ".log");
     posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
     posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
     pid_t pid = 0;
-    EXPECT_EQ(posix_spawn(&pid, argv[0], &files, nullptr, argv.data(), envp.data()), 0) << argv[0];
+    EXPECT_EQ(posix_spawn(&pid, argv[0], &files, nullptr, argv.data(), environ), 0) << argv[0];
     posix_spawn_file_actions_destroy(&files);
     return pid;
   }
@@ -82,8 +79,11 @@ output = "run"
     return status;
   }
 
-  int run(const std::string& output, const Environment& environment = {}) {
-    return wait_for(start(output, environment));
+  int run(const std::string& output, const Arguments& more = {}) { return wait_for(start(output, more)); }
+
+  // Something happens to the process, or to its rank 0, once a file has grown to `bytes`.
+  static Arguments at_size(const std::string& kind, uintmax_t bytes) {
+    return {"--fault", kind, "0", "checkpoint", std::to_string(bytes)};
   }
 
   bool finished(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
@@ -121,8 +121,8 @@ TEST_F(TrainProcess, KilledInsideEachFileOfACheckpoint) {
                                          size("trainer_state.safetensors") - 1};
   for (const uintmax_t limit : limits) {
     const std::string output = "limit" + std::to_string(limit);
-    const int status = run(output, {"ATTNMUX_TEST_FILE_LIMIT=" + std::to_string(limit)});
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ) << log(output);
+    const int status = run(output, at_size("kill", limit));
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << log(output);
     EXPECT_FALSE(newest_checkpoint(dir.file(output)).has_value()) << "a cut checkpoint looks complete";
     ASSERT_TRUE(finished(run(output))) << log(output);
     EXPECT_EQ(numbers(output), numbers("whole")) << output;
@@ -133,11 +133,10 @@ TEST_F(TrainProcess, KilledInsideEachFileOfACheckpoint) {
 TEST_F(TrainProcess, RanksOfOneProcessEndTogether) {
   sets = {"parallel.cp=2", "parallel.chunk_size=8"};
   ASSERT_TRUE(finished(run("whole"))) << log("whole");
-  const std::string limit =
-      std::to_string(fs::file_size(dir.file("whole/checkpoints/step-00000012/model.safetensors")) / 2);
-  const int killed = run("killed", {"ATTNMUX_TEST_FILE_LIMIT=" + limit});
-  ASSERT_TRUE(WIFSIGNALED(killed) && WTERMSIG(killed) == SIGXFSZ) << log("killed");
-  const int full = run("full", {"ATTNMUX_TEST_FILE_LIMIT=" + limit, "ATTNMUX_TEST_FILE_LIMIT_ERROR=1"});
+  const uintmax_t limit = fs::file_size(dir.file("whole/checkpoints/step-00000012/model.safetensors")) / 2;
+  const int killed = run("killed", at_size("kill", limit));
+  ASSERT_TRUE(WIFSIGNALED(killed) && WTERMSIG(killed) == SIGKILL) << log("killed");
+  const int full = run("full", at_size("throw", limit));
   EXPECT_TRUE(WIFEXITED(full) && WEXITSTATUS(full) == 1);
   EXPECT_NE(log("full").find("Io: rank 0 of 2: checkpoint of step 2 could not be saved"), std::string::npos)
       << log("full");
@@ -180,8 +179,7 @@ TEST_F(TrainProcess, FullDiskIsAClearErrorAndKeepsTheLastCheckpoint) {
   fs::copy(dir.file("whole/config.toml"), dir.file("full/config.toml"));
   fs::copy(dir.file("whole/metrics.jsonl"), dir.file("full/metrics.jsonl"));
   const uintmax_t limit = fs::file_size(dir.file("whole/checkpoints/step-00000012/model.safetensors")) / 2;
-  const int status =
-      run("full", {"ATTNMUX_TEST_FILE_LIMIT=" + std::to_string(limit), "ATTNMUX_TEST_FILE_LIMIT_ERROR=1"});
+  const int status = run("full", at_size("throw", limit));
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1);
   for (const char* part : {"Io: checkpoint of step 12 could not be saved", "model.safetensors", "File too large",
                            "Earlier checkpoints", "--resume"}) {

@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "models/train/check_launch.h"
 #include "tests/unit/expect_error.h"
 #include "tests/unit/temp_dir.h"
 
@@ -107,6 +110,82 @@ TEST(TrainConfig, RanksDecideTheBatchAndTheLongestChunk) {
                       {"parallel.cp is 0", "parallel.chunk_size is 0", "parallel.stages is -1"});
 }
 
+// --- the ranks that a launcher started, as each of them sees it ---
+
+using Variables = std::map<std::string, std::string>;
+
+struct Launch {
+  const char* name;
+  std::vector<std::string> sets;
+  Variables variables;                // beside the rank's
+  const char* rank;                   // variable that names it
+  std::vector<std::string> expected;  // parts of the error; none: fits
+};
+
+void PrintTo(const Launch& launch, std::ostream* out) { *out << launch.name; }
+
+class TrainLaunch : public ::testing::TestWithParam<Launch> {};
+
+TEST_P(TrainLaunch, IsCheckedOnEveryRank) {
+  const Launch& launch = GetParam();
+  std::vector<std::string> sets = launch.sets;
+  sets.emplace_back("parallel.chunk_size=8");
+  const TrainConfig config = parse(kMinimal, sets);
+  for (const std::string rank : {"0", "1"}) {
+    const auto check = [&] {
+      check_launch(config, launched_rank([&](const std::string& name) -> std::optional<std::string> {
+                     if (name == launch.rank) return rank;
+                     const auto found = launch.variables.find(name);
+                     if (found == launch.variables.end()) return std::nullopt;
+                     return found->second;
+                   }));
+    };
+    if (launch.expected.empty()) {
+      EXPECT_NO_THROW(check());
+    } else {
+      expect_error(ErrorCode::kUsage, launch.expected, check);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , TrainLaunch,
+    ::testing::Values(Launch{"no_launcher", {"parallel.group=mpi", "parallel.cp=2"}, {}, "", {}},
+                      Launch{"mpirun_of_as_many",
+                             {"parallel.group=mpi", "parallel.cp=2"},
+                             {{"OMPI_COMM_WORLD_SIZE", "2"}},
+                             "OMPI_COMM_WORLD_RANK",
+                             {}},
+                      Launch{"threads_under_mpirun",
+                             {"parallel.cp=2"},
+                             {{"OMPI_COMM_WORLD_SIZE", "2"}},
+                             "OMPI_COMM_WORLD_RANK",
+                             {"/configs/f.toml: parallel.group = \"threads\"", "mpirun has started several",
+                              "OMPI_COMM_WORLD_SIZE=2", "\"mpi\""}},
+                      Launch{"more_processes_than_ranks",
+                             {"parallel.group=mpi", "parallel.cp=2"},
+                             {{"OMPI_COMM_WORLD_SIZE", "3"}},
+                             "OMPI_COMM_WORLD_RANK",
+                             {"/configs/f.toml: ", "parallel.cp = 2 make 2 ranks", "mpirun has started 3",
+                              "OMPI_COMM_WORLD_SIZE=3", "start 2 processes"}},
+                      Launch{"cp_does_not_divide_the_world",
+                             {"parallel.group=mpi", "parallel.cp=3"},
+                             {{"SLURM_NTASKS", "4"}, {"SLURM_STEP_ID", "0"}},
+                             "SLURM_PROCID",
+                             {"parallel.cp = 3 make 3 ranks", "srun has started 4", "SLURM_NTASKS=4",
+                              "parallel.dp or parallel.cp"}},
+                      Launch{"world_size_of_another_launch",
+                             {"parallel.group=mpi", "parallel.dp=2", "parallel.cp=2"},
+                             {{"WORLD_SIZE", "8"}},
+                             "RANK",
+                             {"parallel.dp = 2 and parallel.cp = 2 make 4 ranks", "WORLD_SIZE=8"}},
+                      Launch{"launchers_that_contradict_each_other",
+                             {"parallel.group=mpi", "parallel.cp=2"},
+                             {{"WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_COMM_WORLD_RANK", "1"}},
+                             "RANK",
+                             {"WORLD_SIZE=4", "OMPI_COMM_WORLD_SIZE=2", "contradict"}}),
+    [](const auto& info) { return info.param.name; });
+
 TEST(TrainConfig, SyntaxErrorsNameThePlace) {
   expect_config_error("[model\npath = 3\n", {"/configs/f.toml:1:7"});
   expect_error(ErrorCode::kUsage, {"--set steps=3", "table.key=value"}, [] { parse(kMinimal, {"steps=3"}); });
@@ -130,7 +209,9 @@ TEST(TrainConfig, ResolvedConfigGivesTheSameRunFromAnyFolder) {
 TEST(TrainConfig, DifferencesNameKeysThatDecideTheNumbers) {
   const std::string before = to_toml(parse(kMinimal));
   EXPECT_TRUE(differences(before, before).empty());
-  EXPECT_TRUE(differences(before, to_toml(parse(kMinimal, {"train.output=/y", "train.save_every=3"}))).empty());
+  EXPECT_TRUE(
+      differences(before, to_toml(parse(kMinimal, {"train.output=/y", "train.save_every=3", "parallel.group=mpi"})))
+          .empty());
   EXPECT_THAT(differences(before, to_toml(parse(kMinimal, {"train.lr=0.5", "data.seq_len=32"}))),
               ElementsAre("data.seq_len: was 64, is 32", "train.lr: was 5e-05, is 0.5"));
 }

@@ -3,23 +3,34 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "attnmux/mask_builders.h"
+#include "models/data/llm_batch.h"
+#include "models/families/families.h"
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors.h"
 #include "models/train/device_mesh.h"
+#include "models/train/gradient_sum.h"
+#include "tests/common/faulty_group.h"
 #include "tests/unit/expect_error.h"
 #include "tiny_run.h"
 
 namespace attnmux {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 struct Ranks {
@@ -109,6 +120,26 @@ TEST_F(ParallelRun, Bf16Trains) {
   EXPECT_LT(result.metrics.back().loss, result.metrics[1].loss);
 }
 
+// 1 + 2^-9 is a number of fp32, and 1 in bf16.
+TEST_F(ParallelRun, Bf16GradientsOfSequencesAndRanksAreAddedUpInFp32) {
+  const double parts[] = {1, 1.0 / 512};
+  const std::string name = "model.layers.0.mlp.up_proj.weight";
+  const auto gradient = [&](const std::vector<double>& of_sequences, CpGroup& world) {
+    const auto model = load_causal_lm(dir.file("model"), {.dtype = at::kBFloat16, .training = true});
+    for (const std::string& each : model->parameters().names()) {
+      for (const double part : of_sequences) (model->parameters().at(each) * part).sum().backward();
+    }
+    sum_gradients(model->parameters(), world);
+    return model->parameters().at(name).grad()[0][0];
+  };
+  const at::Tensor of_sequences = gradient({parts[0], parts[1]}, *single_rank_group());
+  EXPECT_EQ(of_sequences.scalar_type(), at::kFloat);
+  EXPECT_EQ(of_sequences.item<double>(), parts[0] + parts[1]);
+  run_threads_group(2, {}, [&](CpGroup& world) {
+    EXPECT_EQ(gradient({parts[world.rank()]}, world).item<double>(), parts[0] + parts[1]) << "rank " << world.rank();
+  });
+}
+
 TEST_F(ParallelRun, ATraceHoldsAttentionAndExchangesOfEveryRank) {
   std::vector<std::string> sets = into("traced");
   sets.emplace_back("train.steps=1");
@@ -133,6 +164,57 @@ TEST_F(ParallelRun, ATraceHoldsAttentionAndExchangesOfEveryRank) {
   const auto json = nlohmann::json::parse(traced.trace->to_json());
   EXPECT_GT(json["traceEvents"].size(), 24u);
   for (const auto& event : json["traceEvents"]) EXPECT_TRUE(event["ph"] == "X" || event["ph"] == "M") << event;
+}
+
+// Rank 1 holds back each of its exchanges until rank 0 waits for it. What rank 0 computes before that, it computes
+// while the exchange is under way; had it waited first, no exchange would span its computing.
+TEST_F(ParallelRun, PartsAreComputedWhileTheExchangeBehindThemIsUnderWay) {
+  std::vector<std::string> sets = into("overlapped");
+  for (const char* set : {"train.steps=1", "train.warmup_steps=0", "data.heldout=[]"}) sets.emplace_back(set);
+  TrainPlan traced = plan(sets);
+  traced.trace = std::make_shared<Trace>();
+  std::mutex mutex;
+  std::condition_variable changed;
+  int waited_for = 0;  // exchanges, by rank 0
+  const CpGroupOptions options{.observer = [&](const CpEvent& event) {
+    traced.trace->add({event.rank, "exchange", event.call, event.begin, event.end});
+  }};
+  run_threads_group(2, options, [&](CpGroup& world) {
+    int begun = 0;
+    testing::FaultyGroup watched(world, [&](const std::string& point) {
+      std::unique_lock lock(mutex);
+      if (world.rank() == 0 && point == "wait for exchange") {
+        ++waited_for;
+        changed.notify_all();
+      }
+      if (world.rank() == 1 && point == "exchange") {
+        ++begun;
+        const bool released = changed.wait_for(lock, std::chrono::minutes(1), [&] { return waited_for >= begun; });
+        if (!released) throw Error(ErrorCode::kInternal, "rank 0 does not wait for exchange " + std::to_string(begun));
+      }
+    });
+    train(traced, {}, watched);
+  });
+
+  const std::vector<Trace::Span> spans = traced.trace->spans();
+  const auto computed_during_an_exchange = [&](const Trace::Span& part) {
+    return std::any_of(spans.begin(), spans.end(), [&](const Trace::Span& span) {
+      return span.rank == 0 && span.name.starts_with("exchange") && span.begin <= part.begin && part.end <= span.end;
+    });
+  };
+  std::map<std::string, int> overlapped, alone;
+  for (const Trace::Span& span : spans) {
+    if (span.rank == 0 && span.lane == "attention")
+      ++(computed_during_an_exchange(span) ? overlapped : alone)[span.name];
+  }
+  // Two layers. In backward the gradients of one stage go home while the next one's are computed.
+  using Parts = std::map<std::string, int>;
+  EXPECT_EQ(overlapped, (Parts{{"forward host", 2},
+                               {"forward stage 0", 2},
+                               {"backward host", 2},
+                               {"backward stage 0", 2},
+                               {"backward stage 1", 2}}));
+  EXPECT_EQ(alone, (Parts{{"forward stage 1", 2}}));
 }
 
 TEST_F(ParallelRun, ADryPlanTellsTheRanks) {
@@ -177,6 +259,56 @@ TEST_F(ParallelRun, RanksThatPlannedDifferentRunsAreNamed) {
     run_threads_group(2, {}, [&](CpGroup& world) { train(world.rank() == 1 ? another : two, {}, world); });
   });
   EXPECT_FALSE(std::filesystem::exists(dir.file("run")));
+}
+
+// What each of these ranks throws, of which none takes the others with it.
+std::vector<std::string> errors_of_ranks(int32_t size, ErrorCode code,
+                                         const std::function<void(CpGroup& group)>& body) {
+  std::vector<std::string> errors(size);
+  run_threads_group(size, {}, [&](CpGroup& group) {
+    try {
+      body(group);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), code) << error.what();
+      errors[group.rank()] = error.what();
+    }
+  });
+  return errors;
+}
+
+TEST(OnEveryRank, AMaskThatIsNotTheBatchsIsNamed) {
+  PlanCache plans;
+  const auto errors = errors_of_ranks(3, ErrorCode::kInvalidArgument, [&](CpGroup& group) {
+    prepare_llm_batch({.input_ids = at::arange(8), .mask = causal_mask(9, 9)}, group, {.dispatch = {.chunk_size = 2}},
+                      plans);
+  });
+  for (const std::string& error : errors) EXPECT_THAT(error, AllOf(HasSubstr("9 x 9"), HasSubstr("8 tokens")));
+}
+
+TEST(OnEveryRank, PlansThatDifferAreNamedBeforeAnythingIsExchanged) {
+  const auto errors = errors_of_ranks(3, ErrorCode::kRankDisagreement, [&](CpGroup& group) {
+    PlanCache plans;
+    const auto prepare = [&] {
+      prepare_llm_batch({.input_ids = at::arange(8)}, group, {.dispatch = {.chunk_size = group.rank() == 1 ? 1 : 2}},
+                        plans);
+    };
+    try {
+      prepare();
+    } catch (const Error&) {
+      EXPECT_EQ(group.elements_sent(), 0);
+      throw;
+    }
+  });
+  for (const std::string& error : errors) {
+    EXPECT_THAT(error, AllOf(HasSubstr("the attention plan"), HasSubstr("on rank 0, 2"), HasSubstr("on rank 1")));
+  }
+}
+
+TEST(OnEveryRank, AGridThatIsNotTheWorldIsNamed) {
+  const auto errors =
+      errors_of_ranks(3, ErrorCode::kConfig, [](CpGroup& group) { make_device_mesh(group, {.dp = 1, .cp = 2}); });
+  for (const std::string& error : errors)
+    EXPECT_THAT(error, AllOf(HasSubstr("parallel.cp = 2"), HasSubstr("and 3 were")));
 }
 
 TEST(DeviceMesh, RowsShareASequence) {
