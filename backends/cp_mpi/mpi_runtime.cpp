@@ -18,6 +18,7 @@ using namespace std::chrono_literals;
 
 constexpr int kNewsTag = 0;
 constexpr std::chrono::milliseconds kPatience = 5s;  // with ranks that should answer or end
+constexpr std::chrono::milliseconds kStartup = 10s;  // that processes may take to come up, beside a deadline
 constexpr std::chrono::milliseconds kLongestDeadline = std::chrono::hours(24 * 365);
 
 // OpenMPI loads components at run time, and most of Debian's (mca_pml_ob1, which sends everything, among them) use
@@ -77,10 +78,11 @@ void MpiRuntime::connect(const CpGroupOptions& options) {
     thread_ = std::thread([this, promise = std::move(started)]() mutable { run(std::move(promise)); });
   }
   // MPI_Init waits for all ranks, and knows no deadline.
-  if (is_started.wait_for(options_.deadline) == std::future_status::timeout) {
+  const std::chrono::milliseconds patience = options_.deadline + kStartup;
+  if (is_started.wait_for(patience) == std::future_status::timeout) {
     stuck_ = true;
     throw Error(ErrorCode::kCommError, "group \"mpi\": MPI_Init has not returned within " +
-                                           std::to_string(options_.deadline.count()) + " ms on rank " +
+                                           std::to_string(patience.count()) + " ms on rank " +
                                            std::to_string(launched.rank) + " of " + std::to_string(launched.size) +
                                            ": another rank has not come to it");
   }

@@ -138,7 +138,7 @@ TEST_F(Mpirun, ARankThatStallsIsNamedByTheOthers) {
   for (const Point& point : kPoints) {
     const bool connecting = point.call == "connect";
     expect(point.name, 1,
-           connecting ? "CommError: .*MPI_Init has not returned within 4000 ms on rank 0 of 2"
+           connecting ? "CommError: .*MPI_Init has not returned within 14000 ms on rank 0 of 2"
                       : "CommError: rank 0 of 2: .*: rank 1 of 2 did not .* within 4000 ms");
   }
   expect("checkpoint", 1, "CommError: rank 1 of 2: barrier .*: rank 0 of 2 did not .* within 4000 ms");
