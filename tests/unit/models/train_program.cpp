@@ -136,7 +136,8 @@ int main(int argc, char** argv) {
   try {
     attnmux::testing::run({argv + 1, argv + argc});
   } catch (const attnmux::Error& error) {
-    std::cerr << to_string(error.code()) << ": " << error.what() << std::endl;
+    // In one piece: ranks share the stream.
+    std::cerr << std::string(to_string(error.code())) + ": " + error.what() + "\n";
     status = attnmux::exit_status(error.code());
   }
   attnmux::shutdown_plugins();
