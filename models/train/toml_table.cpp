@@ -38,7 +38,7 @@ void TomlProblems::add(const std::string& key, const toml::source_region& place,
   if (set != sets_.end()) {
     where = "--set " + set->second;
   } else if (place.begin.line > 0) {
-    where += ":" + std::to_string(place.begin.line) + ":" + std::to_string(place.begin.column);
+    where.append(":").append(std::to_string(place.begin.line)).append(":").append(std::to_string(place.begin.column));
   }
   lines_.push_back(where + ": " + text);
 }

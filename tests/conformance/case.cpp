@@ -127,7 +127,7 @@ DType parse_dtype(std::string_view text) {
 std::string to_string(const Case& c) {
   std::string text = std::string(to_string(c.family)) + "/";
   const auto add = [&](const char* key, const std::string& value) {
-    text += (text.back() == '/' ? "" : ",") + std::string(key) + "=" + value;
+    text.append(text.back() == '/' ? "" : ",").append(key).append("=").append(value);
   };
   if (!c.check.empty()) add("check", c.check);
   if (has_tensors(c.family)) {

@@ -69,8 +69,9 @@ class Comparer {
   int64_t index(int64_t token, int64_t head, int64_t i) const { return (token * heads_ + head) * dim_ + i; }
 
   std::string place(int64_t flat) const {
-    std::string text = "[" + std::to_string(flat / dim_ / heads_) + ", " + std::to_string(flat / dim_ % heads_);
-    return text + (c_.want.value.dim() == 3 ? ", " + std::to_string(flat % dim_) : "") + "]";
+    std::vector<int64_t> place{flat / dim_ / heads_, flat / dim_ % heads_};
+    if (c_.want.value.dim() == 3) place.push_back(flat % dim_);
+    return c10::str(at::IntArrayRef(place));
   }
 
   template <class Function>

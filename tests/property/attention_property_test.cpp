@@ -58,7 +58,7 @@ std::string check_exact(const AttentionResults& got, const OracleResult& want, d
   std::string problems;
   for_each_result(got, want, {}, [&](const char* name, const at::Tensor& tensor, const OracleTensor& oracle, auto&&) {
     const auto result = close_within(tensor, oracle.value, oracle.magnitude * relative + absolute);
-    if (!result) problems += "\n" + std::string(name) + ": " + result.message();
+    if (!result) problems.append("\n").append(name).append(": ").append(result.message());
   });
   return problems;
 }

@@ -45,7 +45,8 @@ void Progress::update(int64_t done, const std::string& text) {
     return;
   }
   const int64_t filled = kBarWidth * done / std::max<int64_t>(1, total_);
-  std::string line = "[" + std::string(filled, '#') + std::string(kBarWidth - filled, '.') + "] ";
+  std::string line = "[";
+  line.append(filled, '#').append(kBarWidth - filled, '.').append("] ");
   line += count + "  " + (left.empty() ? "" : left + "  ") + text;
   // One column less than the terminal has: a full line would wrap, and the next \r would not reach its start.
   line.resize(std::min(line.size(), terminal_columns(file_descriptor_) - 1));
@@ -56,7 +57,7 @@ void Progress::update(int64_t done, const std::string& text) {
 std::string duration(double seconds) {
   const auto whole = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
   if (whole < 60) return std::to_string(whole) + "s";
-  const auto two_digits = [](int64_t value) { return (value < 10 ? "0" : "") + std::to_string(value); };
+  const auto two_digits = [](int64_t value) { return std::string{char('0' + value / 10), char('0' + value % 10)}; };
   if (whole < 3600) return std::to_string(whole / 60) + "m" + two_digits(whole % 60) + "s";
   return std::to_string(whole / 3600) + "h" + two_digits(whole % 3600 / 60) + "m";
 }

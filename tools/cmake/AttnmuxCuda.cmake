@@ -7,8 +7,7 @@ if(NOT ATTNMUX_CUDA STREQUAL "OFF")
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_ARCHITECTURES 90a)
-    # CMake 3.25 does not know that nvcc 13 takes C++20: kernels take this option instead of a language standard.
-    set(ATTNMUX_CUDA_FLAGS -std=c++20)
+    set(CMAKE_CUDA_STANDARD 17)  # CMake 3.25 does not know that nvcc 13 takes C++20
     enable_language(CUDA)
     set(ATTNMUX_WITH_CUDA ON)
   elseif(ATTNMUX_CUDA STREQUAL "ON")
