@@ -69,10 +69,10 @@ class Gemma3RMSNorm {
       : path_(path), weight_(source.take(path + ".weight", {size})), eps_(eps) {}
 
   // In low precision it multiplies before it rounds, where Llama's rounds before it multiplies.
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const {
+  at::Tensor forward(const at::Tensor& x, const LayerContext& context) const {
     const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const at::Tensor y = rms_norm(x.flatten(0, -2).to(wide), weight_.to(wide) + 1, eps_);
-    return pass.observed(path_, y.to(x.scalar_type()).view(x.sizes()));
+    return context.observed(path_, y.to(x.scalar_type()).view(x.sizes()));
   }
 
  private:
@@ -92,11 +92,11 @@ class Gemma3Attention {
         q_norm_(source, path + ".q_norm", config.head_dim, config.rms_norm_eps),
         k_norm_(source, path + ".k_norm", config.head_dim, config.rms_norm_eps) {}
 
-  at::Tensor forward(const at::Tensor& hidden, const Pass& pass) const {
-    const at::Tensor q = apply_rope(q_norm_.forward(project_.q(hidden), pass), pass.rope);
-    const at::Tensor k = apply_rope(k_norm_.forward(project_.k(hidden), pass), pass.rope);
-    const AttendResult result = pass.step.attend(path_, q, k, project_.v(hidden), {.softmax_scale = scale_});
-    return pass.observed(path_, project_.o(result.out));
+  at::Tensor forward(const at::Tensor& hidden, const LayerContext& context) const {
+    const at::Tensor q = apply_rope(q_norm_.forward(project_.q(hidden), context), context.rope);
+    const at::Tensor k = apply_rope(k_norm_.forward(project_.k(hidden), context), context.rope);
+    const AttendResult result = context.step.attend(path_, q, k, project_.v(hidden), {.softmax_scale = scale_});
+    return context.observed(path_, project_.o(result.out));
   }
 
  private:
@@ -118,11 +118,11 @@ class Gemma3DecoderLayer {
         post_feedforward_layernorm_(source, path + ".post_feedforward_layernorm", config.hidden_size,
                                     config.rms_norm_eps) {}
 
-  at::Tensor forward(const at::Tensor& input, const Pass& pass) const {
-    const at::Tensor attended = self_attn_.forward(input_layernorm_.forward(input, pass), pass);
-    const at::Tensor hidden = input + post_attention_layernorm_.forward(attended, pass);
-    const at::Tensor mixed = mlp_.forward(pre_feedforward_layernorm_.forward(hidden, pass), pass);
-    return hidden + post_feedforward_layernorm_.forward(mixed, pass);
+  at::Tensor forward(const at::Tensor& input, const LayerContext& context) const {
+    const at::Tensor attended = self_attn_.forward(input_layernorm_.forward(input, context), context);
+    const at::Tensor hidden = input + post_attention_layernorm_.forward(attended, context);
+    const at::Tensor mixed = mlp_.forward(pre_feedforward_layernorm_.forward(hidden, context), context);
+    return hidden + post_feedforward_layernorm_.forward(mixed, context);
   }
 
  private:
@@ -154,13 +154,15 @@ class Gemma3TextModel {
     const at::ScalarType dtype = embeds.scalar_type();
     const RopeTable full = make_rope_table(config_.rope, config_.head_dim, position_ids, dtype);
     const RopeTable sliding = make_rope_table(config_.sliding_rope, config_.head_dim, position_ids, dtype);
-    const auto pass_of = [&](LayerType type) { return Pass{step, type == LayerType::kFull ? full : sliding, options}; };
+    const auto context_of = [&](LayerType type) {
+      return LayerContext{step, type == LayerType::kFull ? full : sliding, options};
+    };
 
     at::Tensor hidden = embeds;
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      hidden = run_layer(layers_[layer], hidden, pass_of(config_.layer_types[layer]));
+      hidden = run_layer(layers_[layer], hidden, context_of(config_.layer_types[layer]));
     }
-    return norm_.forward(hidden, pass_of(LayerType::kFull));
+    return norm_.forward(hidden, context_of(LayerType::kFull));
   }
 
  private:

@@ -115,13 +115,13 @@ class VisionAttention {
         qkv_(source, path + ".qkv", {.in = config.hidden_size, .out = 3 * config.hidden_size, .bias = true}),
         proj_(source, path + ".proj", {.in = config.hidden_size, .out = config.hidden_size, .bias = true}) {}
 
-  at::Tensor forward(const at::Tensor& hidden, const Pass& pass) const {
+  at::Tensor forward(const at::Tensor& hidden, const LayerContext& context) const {
     const at::Tensor qkv = qkv_.forward(hidden).unflatten(1, {3, num_heads_, -1});  // [patches, 3, heads, head_dim]
-    const at::Tensor q = rotate(qkv.select(1, 0), pass.rope), k = rotate(qkv.select(1, 1), pass.rope);
+    const at::Tensor q = rotate(qkv.select(1, 0), context.rope), k = rotate(qkv.select(1, 1), context.rope);
     const at::Tensor v = qkv.select(1, 2);
     // Without patches there is nothing to attend; v stands for it, so that gradients reach qkv.
-    const at::Tensor out = hidden.size(0) == 0 ? v : pass.step.attend(path_, q, k, v, {}).out;
-    return pass.observed(path_, proj_.forward(out.flatten(1)));
+    const at::Tensor out = hidden.size(0) == 0 ? v : context.step.attend(path_, q, k, v, {}).out;
+    return context.observed(path_, proj_.forward(out.flatten(1)));
   }
 
  private:
@@ -146,9 +146,9 @@ class VisionBlock {
         mlp_(source, path + ".mlp",
              {.hidden = config.hidden_size, .intermediate = config.intermediate_size, .bias = true}, swiglu) {}
 
-  at::Tensor forward(const at::Tensor& input, const Pass& pass) const {
-    const at::Tensor hidden = input + attn_.forward(norm1_.forward(input, pass), pass);
-    return hidden + mlp_.forward(norm2_.forward(hidden, pass), pass);
+  at::Tensor forward(const at::Tensor& input, const LayerContext& context) const {
+    const at::Tensor hidden = input + attn_.forward(norm1_.forward(input, context), context);
+    return hidden + mlp_.forward(norm2_.forward(hidden, context), context);
   }
 
  private:
@@ -167,9 +167,9 @@ class PatchMerger {
         mlp_0_(source, path + ".mlp.0", {.in = width_, .out = width_, .bias = true}),
         mlp_2_(source, path + ".mlp.2", {.in = width_, .out = config.out_hidden_size, .bias = true}) {}
 
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const {
-    const at::Tensor blocks = ln_q_.forward(x, pass).view({-1, width_});
-    return pass.observed(path_, mlp_2_.forward(at::gelu(mlp_0_.forward(blocks))));
+  at::Tensor forward(const at::Tensor& x, const LayerContext& context) const {
+    const at::Tensor blocks = ln_q_.forward(x, context).view({-1, width_});
+    return context.observed(path_, mlp_2_.forward(at::gelu(mlp_0_.forward(blocks))));
   }
 
  private:
@@ -198,16 +198,16 @@ class VisionTransformer {
     const int64_t unit = config_.spatial_merge_size * config_.spatial_merge_size;
     const WindowOrder order = order_by_windows(grids, config_.spatial_merge_size, config_.merged_window);
     const RopeTable rope = rotary_table(grids, order.index, unit);
-    const Pass pass{step, rope, options};
+    const LayerContext context{step, rope, options};
 
     // A convolution whose stride is its kernel: a product with each patch.
     const at::Tensor kernel = patch_embed_.flatten(1);  // [hidden_size, values of a patch]
     const at::Tensor pixels =
         grids.empty() ? at::empty({0, kernel.size(1)}, kernel.options()) : pixel_values.to(kernel.scalar_type());
-    at::Tensor hidden = pass.observed(path_ + ".patch_embed", at::linear(pixels, kernel));
+    at::Tensor hidden = context.observed(path_ + ".patch_embed", at::linear(pixels, kernel));
     hidden = permute(hidden, order.index, unit);
-    for (const VisionBlock& block : blocks_) hidden = run_layer(block, hidden, pass);
-    return merger_.forward(hidden, pass).index_select(0, order.index.argsort());
+    for (const VisionBlock& block : blocks_) hidden = run_layer(block, hidden, context);
+    return merger_.forward(hidden, context).index_select(0, order.index.argsort());
   }
 
  private:

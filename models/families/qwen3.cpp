@@ -23,11 +23,11 @@ class Qwen3Attention {
         q_norm_(source, path + ".q_norm", config.head_dim, config.rms_norm_eps),
         k_norm_(source, path + ".k_norm", config.head_dim, config.rms_norm_eps) {}
 
-  at::Tensor forward(const at::Tensor& hidden, const Pass& pass) const {
-    const at::Tensor q = apply_rope(q_norm_.forward(project_.q(hidden), pass), pass.rope);
-    const at::Tensor k = apply_rope(k_norm_.forward(project_.k(hidden), pass), pass.rope);
-    const AttendResult result = pass.step.attend(path_, q, k, project_.v(hidden), {});  // scale: 1 / sqrt(head_dim)
-    return pass.observed(path_, project_.o(result.out));
+  at::Tensor forward(const at::Tensor& hidden, const LayerContext& context) const {
+    const at::Tensor q = apply_rope(q_norm_.forward(project_.q(hidden), context), context.rope);
+    const at::Tensor k = apply_rope(k_norm_.forward(project_.k(hidden), context), context.rope);
+    const AttendResult result = context.step.attend(path_, q, k, project_.v(hidden), {});  // scale: 1 / sqrt(head_dim)
+    return context.observed(path_, project_.o(result.out));
   }
 
  private:

@@ -35,11 +35,11 @@ at::Tensor HeadProjections::o(const at::Tensor& heads) const { return o_proj_.fo
 RotaryAttention::RotaryAttention(const ModelConfig& config, ParameterSource& source, const std::string& path)
     : path_(path), project_(config, source, path) {}
 
-at::Tensor RotaryAttention::forward(const at::Tensor& hidden, const Pass& pass) const {
-  const at::Tensor q = apply_rope(project_.q(hidden), pass.rope);
-  const at::Tensor k = apply_rope(project_.k(hidden), pass.rope);
-  const AttendResult result = pass.step.attend(path_, q, k, project_.v(hidden), {});  // scale: 1 / sqrt(head_dim)
-  return pass.observed(path_, project_.o(result.out));
+at::Tensor RotaryAttention::forward(const at::Tensor& hidden, const LayerContext& context) const {
+  const at::Tensor q = apply_rope(project_.q(hidden), context.rope);
+  const at::Tensor k = apply_rope(project_.k(hidden), context.rope);
+  const AttendResult result = context.step.attend(path_, q, k, project_.v(hidden), {});  // scale: 1 / sqrt(head_dim)
+  return context.observed(path_, project_.o(result.out));
 }
 
 }  // namespace attnmux

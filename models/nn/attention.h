@@ -1,7 +1,7 @@
 // Attention modules that families share: the projections, and the module of Llama.
 //
 //   RotaryAttention self_attn(config, source, "model.layers.0.self_attn");
-//   at::Tensor out = self_attn.forward(hidden, pass);
+//   at::Tensor out = self_attn.forward(hidden, context);
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,7 +34,7 @@ class HeadProjections {
 class RotaryAttention {
  public:
   RotaryAttention(const ModelConfig& config, ParameterSource& source, const std::string& path);
-  at::Tensor forward(const at::Tensor& hidden, const Pass& pass) const;
+  at::Tensor forward(const at::Tensor& hidden, const LayerContext& context) const;
 
  private:
   std::string path_;  // "model.layers.N.self_attn": the name that selection and ledger know

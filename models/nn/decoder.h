@@ -3,7 +3,7 @@
 //   using LlamaDecoderLayer = PreNormDecoderLayer<LlamaAttention>;
 //   using LlamaModel = DecoderModel<LlamaDecoderLayer>;
 //
-// Attention and layer classes have the constructor (config, source, path) and forward(hidden, pass).
+// Attention and layer classes have the constructor (config, source, path) and forward(hidden, context).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -29,9 +29,9 @@ class PreNormDecoderLayer {
         post_attention_layernorm_(source, path + ".post_attention_layernorm", config.hidden_size, config.rms_norm_eps) {
   }
 
-  at::Tensor forward(const at::Tensor& input, const Pass& pass) const {
-    const at::Tensor hidden = input + self_attn_.forward(input_layernorm_.forward(input, pass), pass);
-    return hidden + mlp_.forward(post_attention_layernorm_.forward(hidden, pass), pass);
+  at::Tensor forward(const at::Tensor& input, const LayerContext& context) const {
+    const at::Tensor hidden = input + self_attn_.forward(input_layernorm_.forward(input, context), context);
+    return hidden + mlp_.forward(post_attention_layernorm_.forward(hidden, context), context);
   }
 
  private:
@@ -55,12 +55,13 @@ std::vector<Layer> make_layers(const ModelConfig& config, ParameterSource& sourc
 
 // The layer's output; with activation checkpointing its intermediate tensors are dropped and computed again.
 template <class Layer>
-at::Tensor run_layer(const Layer& layer, const at::Tensor& hidden, const Pass& pass) {
-  if (!pass.options.activation_checkpointing) return layer.forward(hidden, pass);
+at::Tensor run_layer(const Layer& layer, const at::Tensor& hidden, const LayerContext& context) {
+  if (!context.options.activation_checkpointing) return layer.forward(hidden, context);
   // The copied table keeps what the second run needs alive until backward.
-  return activation_checkpoint(pass.step, hidden, [&layer, &step = pass.step, rope = pass.rope](const at::Tensor& x) {
-    return layer.forward(x, Pass{step, rope, ForwardOptions{}});
-  });
+  return activation_checkpoint(context.step, hidden,
+                               [&layer, &step = context.step, rope = context.rope](const at::Tensor& x) {
+                                 return layer.forward(x, LayerContext{step, rope, ForwardOptions{}});
+                               });
 }
 
 // LlamaModel of transformers: embedding, layers under one rotary embedding, final norm.
@@ -89,10 +90,10 @@ class DecoderModel {
 
   at::Tensor forward(const at::Tensor& embeds, const RopeTable& rope, StepContext& step,
                      const ForwardOptions& options) const {
-    const Pass pass{step, rope, options};
+    const LayerContext context{step, rope, options};
     at::Tensor hidden = embeds;
-    for (const Layer& layer : layers_) hidden = run_layer(layer, hidden, pass);
-    return norm_.forward(hidden, pass);
+    for (const Layer& layer : layers_) hidden = run_layer(layer, hidden, context);
+    return norm_.forward(hidden, context);
   }
 
  private:

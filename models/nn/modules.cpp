@@ -16,8 +16,8 @@ at::Tensor Linear::forward(const at::Tensor& x) const { return at::linear(x, wei
 RMSNorm::RMSNorm(ParameterSource& source, const std::string& path, int64_t size, double eps)
     : path_(path), weight_(source.take(path + ".weight", {size})), eps_(eps) {}
 
-at::Tensor RMSNorm::forward(const at::Tensor& x, const Pass& pass) const {
-  return pass.observed(path_, rms_norm(x.flatten(0, -2), weight_, eps_).view(x.sizes()));
+at::Tensor RMSNorm::forward(const at::Tensor& x, const LayerContext& context) const {
+  return context.observed(path_, rms_norm(x.flatten(0, -2), weight_, eps_).view(x.sizes()));
 }
 
 GatedMLP::GatedMLP(ParameterSource& source, const std::string& path, const MlpSize& size, Gate gate)
@@ -27,8 +27,8 @@ GatedMLP::GatedMLP(ParameterSource& source, const std::string& path, const MlpSi
       up_proj_(source, path + ".up_proj", {.in = size.hidden, .out = size.intermediate, .bias = size.bias}),
       down_proj_(source, path + ".down_proj", {.in = size.intermediate, .out = size.hidden, .bias = size.bias}) {}
 
-at::Tensor GatedMLP::forward(const at::Tensor& x, const Pass& pass) const {
-  return pass.observed(path_, down_proj_.forward(gate_(gate_proj_.forward(x), up_proj_.forward(x))));
+at::Tensor GatedMLP::forward(const at::Tensor& x, const LayerContext& context) const {
+  return context.observed(path_, down_proj_.forward(gate_(gate_proj_.forward(x), up_proj_.forward(x))));
 }
 
 }  // namespace attnmux

@@ -20,7 +20,7 @@
 namespace attnmux {
 
 // What one forward pass hands down to its layers.
-struct Pass {
+struct LayerContext {
   StepContext& step;
   const RopeTable& rope;
   const ForwardOptions& options;
@@ -51,7 +51,7 @@ class Linear {
 class RMSNorm {
  public:
   RMSNorm(ParameterSource& source, const std::string& path, int64_t size, double eps);
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;  // any shape [..., size]
+  at::Tensor forward(const at::Tensor& x, const LayerContext& context) const;  // any shape [..., size]
 
  private:
   std::string path_;
@@ -71,7 +71,7 @@ class GatedMLP {
   using Gate = at::Tensor (*)(const at::Tensor& gate, const at::Tensor& up);
 
   GatedMLP(ParameterSource& source, const std::string& path, const MlpSize& size, Gate gate);
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;  // [tokens, hidden] -> likewise
+  at::Tensor forward(const at::Tensor& x, const LayerContext& context) const;  // [tokens, hidden] -> likewise
 
  private:
   std::string path_;
