@@ -27,6 +27,7 @@ struct AttendBackward : public torch::autograd::Node {
   void release_variables() override {
     std::lock_guard lock(mutex_);
     for (auto* saved : {&q_, &k_, &v_, &out_, &lse_}) saved->reset_data();
+    node_.backward = nullptr;  // it may hold tensors, too
     released_ = true;
   }
 

@@ -80,7 +80,9 @@ RanksResult attend_on_ranks(const std::shared_ptr<const AttentionBackend>& backe
     const at::Tensor q = take(input.q, queries), k = take(input.k, keys), v = take(input.v, keys);
     const BackendCall call(backend, q, options);
     const DistributedCall distributed(call, agreed, q, k, v, cache, {});
-    const ForwardResult forward = distributed.forward(q, k, v);
+    std::vector<KeysAndValues> kept;
+    const ForwardResult forward =
+        distributed.forward(q, k, v, backward && distributed.keeps_remote_keys() ? &kept : nullptr);
     put(forward.out, queries, whole.out);
     put(forward.lse, queries, whole.lse);
     if (!backward) return;
@@ -91,7 +93,8 @@ RanksResult attend_on_ranks(const std::shared_ptr<const AttentionBackend>& backe
                                                            .out = forward.out,
                                                            .lse = forward.lse,
                                                            .softmax_scale = call.softmax_scale,
-                                                           .deterministic = call.deterministic});
+                                                           .deterministic = call.deterministic},
+                                                          kept);
     put(gradients.dq, queries, whole.dq);
     put(gradients.dk, keys, whole.dk);
     put(gradients.dv, keys, whole.dv);

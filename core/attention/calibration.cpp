@@ -128,8 +128,12 @@ void add_plan(const std::shared_ptr<const AttentionBackend>& backend, const Agre
   const auto call = std::make_shared<const DistributedCall>(BackendCall(backend, in->q, {}), plan, in->q, in->k, in->v,
                                                             cache, RankTrace());
   const auto result = std::make_shared<ForwardResult>();
-  things->emplace_back([=] { *result = call->forward(in->q, in->k, in->v); });
-  things->emplace_back([=] { call->backward(in->backward(*result)); });
+  const auto kept = std::make_shared<std::vector<KeysAndValues>>();
+  things->emplace_back([=] {
+    kept->clear();
+    *result = call->forward(in->q, in->k, in->v, call->keeps_remote_keys() ? kept.get() : nullptr);
+  });
+  things->emplace_back([=] { call->backward(in->backward(*result), *kept); });
 }
 
 }  // namespace

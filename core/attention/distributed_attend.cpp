@@ -21,10 +21,12 @@ AttendResult run_thd(const std::shared_ptr<const AttentionBackend>& backend, con
                      PreparedCache& cache, const RankTrace& trace) {
   const BackendCall call(backend, q, options);
   const auto distributed = std::make_shared<const DistributedCall>(call, plan, q, k, v, cache, trace);
-  ForwardResult result = distributed->forward(q, k, v);
-  if (wants_gradient(q, k, v)) {
+  const bool recorded = wants_gradient(q, k, v);
+  std::vector<KeysAndValues> kept;
+  ForwardResult result = distributed->forward(q, k, v, recorded && distributed->keeps_remote_keys() ? &kept : nullptr);
+  if (recorded) {
     record({.call = call,
-            .backward = [distributed](const BackwardArgs& args) { return distributed->backward(args); },
+            .backward = [distributed, kept](const BackwardArgs& args) { return distributed->backward(args, kept); },
             .on_backward = options.on_backward,
             .collective = true},
            q, k, v, result);

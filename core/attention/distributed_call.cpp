@@ -3,10 +3,10 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <optional>
 #include <utility>
 
 #include "lse_merge.h"
-#include "remote_tokens.h"
 
 namespace attnmux {
 namespace {
@@ -31,15 +31,21 @@ DistributedCall::DistributedCall(BackendCall call, AgreedPlan plan, const at::Te
   const auto part = [&](std::string name, const AttnMaskSpec& mask) -> Part {
     return {std::move(name), mask.area() == 0 ? nullptr : call_.prepare(cache, mask, q, k, v)};
   };
-  host_ = part("host", plan_.mine().host.mask);
-  for (const StagePlan& stage : plan_.mine().stages) {
-    stages_.push_back(part("stage " + std::to_string(stages_.size()), stage.mask));
-  }
+  const auto parts = [&](const std::vector<StagePlan>& stages) {
+    std::vector<Part> parts;
+    for (const StagePlan& stage : stages) parts.push_back(part("stage " + std::to_string(parts.size()), stage.mask));
+    return parts;
+  };
+  const RankPlan& mine = plan_.mine();
+  host_ = part("host", mine.host.mask);
+  forward_stages_ = parts(mine.stages);
+  backward_stages_ = mine.backward_stages.empty() ? forward_stages_ : parts(mine.backward_stages);
 }
 
-ForwardResult DistributedCall::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+ForwardResult DistributedCall::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                       std::vector<KeysAndValues>* arrived) const {
   const at::NoGradGuard no_grad;
-  RemoteKeys remote(plan_.group(), plan_.mine(), {k, v});
+  RemoteKeys remote(plan_.group(), plan_.mine().of(Pass::kForward), {k, v});
   LseMerge merge;
   const auto compute = [&](const Part& part, const KeysAndValues& keys) {
     if (!part.prepared) return;
@@ -47,15 +53,21 @@ ForwardResult DistributedCall::forward(const at::Tensor& q, const at::Tensor& k,
     merge.add(call_.forward(*part.prepared, q, keys.k, keys.v));
   };
   compute(host_, {k, v});
-  for (const Part& stage : stages_) compute(stage, remote.next());
+  for (const Part& stage : forward_stages_) {
+    const KeysAndValues keys = remote.next();
+    if (arrived) arrived->push_back(keys);
+    compute(stage, keys);
+  }
   return merge.finish(q, v.size(2));
 }
 
-BackwardResult DistributedCall::backward(const BackwardArgs& args) const {
+BackwardResult DistributedCall::backward(const BackwardArgs& args, const std::vector<KeysAndValues>& kept) const {
   const at::NoGradGuard no_grad;
+  const std::vector<StagePlan>& stages = plan_.mine().of(Pass::kBackward);
   const at::ScalarType wide = wide_dtype(args.q.scalar_type());
   const KeysAndValues own{args.k, args.v};
-  RemoteKeys remote(plan_.group(), plan_.mine(), own);
+  std::optional<RemoteKeys> remote;
+  if (kept.empty()) remote.emplace(plan_.group(), stages, own);
   GradientSum dq;
 
   // Gradients of one part's keys, packed to be sent; zeros where this rank attends none of them.
@@ -71,8 +83,8 @@ BackwardResult DistributedCall::backward(const BackwardArgs& args) const {
   };
 
   RemoteGradients gradients(plan_.group(), compute(host_, own));
-  for (size_t stage = 0; stage < stages_.size(); ++stage) {
-    gradients.send(plan_.mine().stages[stage].cast, compute(stages_[stage], remote.next()));
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    gradients.send(stages[stage].cast, compute(backward_stages_[stage], remote ? remote->next() : kept[stage]));
   }
   const KeysAndValues sum = unpack(gradients.finish(), own);
   return {.dq = dq.finish(args.q),

@@ -8,6 +8,7 @@
 #include "attnmux/distributed_attend.h"
 #include "backend_call.h"
 #include "rank_trace.h"
+#include "remote_tokens.h"
 
 namespace attnmux {
 
@@ -17,9 +18,15 @@ class DistributedCall {
   DistributedCall(BackendCall call, AgreedPlan plan, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   PreparedCache& cache, const RankTrace& trace);
 
+  // Does the plan keep forward's remote keys for backward?
+  bool keeps_remote_keys() const { return plan_.plan().overlap().keep_remote_keys; }
+
   // Collective, both; backward takes forward's results. Const: backward may run again, or on another thread.
-  ForwardResult forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
-  BackwardResult backward(const BackwardArgs& args) const;
+  // arrived: gets the keys of each stage, where a pointer is given.
+  ForwardResult forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                        std::vector<KeysAndValues>* arrived = nullptr) const;
+  // kept: what arrived in forward, and nothing travels but gradients; or none, and keys are fetched again.
+  BackwardResult backward(const BackwardArgs& args, const std::vector<KeysAndValues>& kept = {}) const;
 
  private:
   BackendCall call_;
@@ -30,7 +37,7 @@ class DistributedCall {
     std::shared_ptr<const Prepared> prepared;  // nullptr: this rank attends none of its keys
   };
   Part host_;
-  std::vector<Part> stages_;
+  std::vector<Part> forward_stages_, backward_stages_;
 };
 
 }  // namespace attnmux

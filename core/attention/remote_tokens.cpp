@@ -14,15 +14,15 @@ KeysAndValues unpack(const at::Tensor& packed, const KeysAndValues& like) {
           packed.narrow(1, k_width, v_width).unflatten(1, {heads, like.v.size(2)})};
 }
 
-RemoteKeys::RemoteKeys(CpGroup& group, const RankPlan& plan, const KeysAndValues& own)
-    : group_(group), plan_(plan), own_(own) {
-  if (!plan_.stages.empty()) packed_ = pack(own_, own_.k.scalar_type());
+RemoteKeys::RemoteKeys(CpGroup& group, const std::vector<StagePlan>& stages, const KeysAndValues& own)
+    : group_(group), stages_(stages), own_(own) {
+  if (!stages_.empty()) packed_ = pack(own_, own_.k.scalar_type());
   start();
 }
 
 void RemoteKeys::start() {
-  if (started_ == plan_.stages.size()) return;
-  under_way_ = group_cast(group_, plan_.stages[started_].cast, packed_);
+  if (started_ == stages_.size()) return;
+  under_way_ = group_cast(group_, stages_[started_].cast, packed_);
   ++started_;
 }
 

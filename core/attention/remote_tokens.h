@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "attnmux/cp_group.h"
 #include "attnmux/dist_attn_plan.h"
@@ -24,8 +25,8 @@ KeysAndValues unpack(const at::Tensor& packed, const KeysAndValues& like);
 // What others' keys arrive in, stage by stage: each exchange is under way while the part before it is computed.
 class RemoteKeys {
  public:
-  // Starts the first exchange. `own` and the plan are used until the last stage has arrived.
-  RemoteKeys(CpGroup& group, const RankPlan& plan, const KeysAndValues& own);
+  // Starts the first exchange. `own` and the stages are used until the last of them has arrived.
+  RemoteKeys(CpGroup& group, const std::vector<StagePlan>& stages, const KeysAndValues& own);
   // The next stage's keys and values; starts the exchange behind it.
   KeysAndValues next();
 
@@ -33,7 +34,7 @@ class RemoteKeys {
   void start();
 
   CpGroup& group_;
-  const RankPlan& plan_;
+  const std::vector<StagePlan>& stages_;
   KeysAndValues own_;
   at::Tensor packed_;
   size_t started_ = 0;

@@ -32,10 +32,12 @@ constexpr double kMostDoublings = 16;  // from the smallest stage to the largest
 // One pass of one rank, as the runtime goes through it; returns its end. Visits every span.
 template <class Visit>
 double walk(const RankWork& work, const CostModel& model, const AttentionSize& shape, Pass pass, Visit&& visit) {
-  const int64_t stages = std::ssize(work.stages);
+  const std::vector<StageWork>& parts = work.of(pass);
+  const int64_t stages = std::ssize(parts);
+  const bool receives = pass == Pass::kForward || !work.keeps_remote_keys;
   double now = 0, link = 0;  // when attention and when the link are free
   const auto exchange = [&](int64_t stage, Cargo cargo) {
-    const StageWork& part = work.stages[stage];
+    const StageWork& part = parts[stage];
     const double begin = std::max(now, link);
     link = begin + model.exchange_s(std::max(part.tokens_received, part.tokens_sent), shape, cargo);
     visit(TimelineSpan{
@@ -49,13 +51,13 @@ double walk(const RankWork& work, const CostModel& model, const AttentionSize& s
     visit(TimelineSpan{.stage = stage, .begin_s = now, .end_s = end});
     now = end;
   };
-  double keys = stages > 0 ? exchange(0, Cargo::kKeys) : 0;
+  double keys = stages > 0 && receives ? exchange(0, Cargo::kKeys) : 0;
   double gradients = 0;
   compute(-1, work.host_area);
   for (int64_t stage = 0; stage < stages; ++stage) {
     now = std::max(now, keys);
-    if (stage + 1 < stages) keys = exchange(stage + 1, Cargo::kKeys);
-    compute(stage, work.stages[stage].area);
+    if (stage + 1 < stages && receives) keys = exchange(stage + 1, Cargo::kKeys);
+    compute(stage, parts[stage].area);
     if (pass == Pass::kForward) continue;
     const double before = gradients;
     gradients = exchange(stage, Cargo::kGradients);
@@ -64,22 +66,20 @@ double walk(const RankWork& work, const CostModel& model, const AttentionSize& s
   return std::max(now, gradients);
 }
 
-double step_s(const RankWork& work, const CostModel& model, const AttentionSize& shape) {
-  const auto ignore = [](const TimelineSpan&) {};
-  return walk(work, model, shape, Pass::kForward, ignore) + walk(work, model, shape, Pass::kBackward, ignore);
-}
-
 // Of a plan with one stage: what its ranks would do with other stages.
 class Stages {
  public:
-  explicit Stages(std::vector<RankWork> whole) : whole_(std::move(whole)) {}
+  Stages(std::vector<RankWork> whole, const CostModel& model, const AttentionSize& shape)
+      : whole_(std::move(whole)), model_(model), shape_(shape) {}
 
-  double slowest_s(const StageOptions& options, const CostModel& model, const AttentionSize& shape) {
+  // Of the rank that is slowest in all of these passes together.
+  double slowest_s(const StageOptions& options, const std::vector<Pass>& passes) {
     const std::vector<double> ends = ends_of_stages(options);
     double slowest = 0;
     for (const RankWork& rank : whole_) {
       staged_.queries = rank.queries;
       staged_.host_area = rank.host_area;
+      staged_.keeps_remote_keys = rank.keeps_remote_keys;
       staged_.stages.resize(ends.size());
       const StageWork& all = rank.stages.front();
       StageWork before;
@@ -90,13 +90,34 @@ class Stages {
                                  sum.tokens_sent - before.tokens_sent};
         before = sum;
       }
-      slowest = std::max(slowest, step_s(staged_, model, shape));
+      double seconds = 0;
+      for (const Pass pass : passes) seconds += walk(staged_, model_, shape_, pass, [](const TimelineSpan&) {});
+      slowest = std::max(slowest, seconds);
     }
     return slowest;
   }
 
+  StageOptions best(const std::vector<Pass>& passes) {
+    std::vector<std::pair<double, StageOptions>> tried;
+    double shortest = std::numeric_limits<double>::infinity();
+    for (const int64_t stages : kStages) {
+      for (const double growth : kGrowths) {
+        const StageOptions options{.stages = stages, .growth = growth};
+        if (growth != 1 &&
+            (stages == 1 || std::abs(std::log2(growth)) * static_cast<double>(stages - 1) > kMostDoublings))
+          continue;
+        tried.emplace_back(slowest_s(options, passes), options);
+        shortest = std::min(shortest, tried.back().first);
+      }
+    }
+    const auto good = [&](const auto& t) { return t.first <= kWorthStages * shortest; };
+    return std::find_if(tried.begin(), tried.end(), good)->second;
+  }
+
  private:
   std::vector<RankWork> whole_;
+  const CostModel& model_;
+  const AttentionSize& shape_;
   RankWork staged_;
 };
 
@@ -122,9 +143,9 @@ double CostModel::exchange_s(int64_t tokens, const AttentionSize& shape, Cargo c
   return latency_s + static_cast<double>(tokens) * static_cast<double>(bytes) / bytes_per_s;
 }
 
-CostModel cost_model_from_json(std::string_view json) {
+CostModel cost_model_from_json(std::string_view json, const std::string& what) {
   const nlohmann::json document = parse_json(json);
-  const JsonReader reader(document, "calibration");
+  const JsonReader reader(document, what);
   reader.check_keys({"flops_per_s", "bytes_per_s", "latency_s", "source"},
                     {"backward_flops_per_s", "call_s", "row_bytes_per_s", "overlap"});
   const auto positive = [&](const std::string& key) {
@@ -195,25 +216,24 @@ Prediction predict(const DistAttnPlan& plan, const CostModel& model, const Atten
   return prediction;
 }
 
-StageOptions choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const CostModel& model,
-                           const AttentionSize& shape) {
-  const DistAttnPlan plan(mask, dispatch, {});
-  if (plan.stages() == 0) return {};
-  Stages work(plan.work());
-  std::vector<std::pair<double, StageOptions>> tried;
-  double shortest = std::numeric_limits<double>::infinity();
-  for (const int64_t stages : kStages) {
-    for (const double growth : kGrowths) {
-      const StageOptions options{.stages = stages, .growth = growth};
-      if (growth != 1 &&
-          (stages == 1 || std::abs(std::log2(growth)) * static_cast<double>(stages - 1) > kMostDoublings))
-        continue;
-      tried.emplace_back(work.slowest_s(options, model, shape), options);
-      shortest = std::min(shortest, tried.back().first);
-    }
+OverlapOptions choose_overlap(const AttnMaskSpec& mask, const DispatchOptions& dispatch, OverlapOptions wanted,
+                              const CostModel& model, const AttentionSize& shape) {
+  const bool forward = wanted.forward.stages == kAutoStages, backward = wanted.backward.stages == kAutoStages;
+  if (!forward && !backward) return wanted;
+  const DistAttnPlan plan(mask, dispatch, {.keep_remote_keys = wanted.keep_remote_keys});
+  if (plan.stages() == 0) {
+    if (forward) wanted.forward = {};
+    if (backward) wanted.backward = {};
+    return wanted;
   }
-  return std::find_if(tried.begin(), tried.end(), [&](const auto& t) { return t.first <= kWorthStages * shortest; })
-      ->second;
+  Stages stages(plan.work(), model, shape);
+  if (wanted.keep_remote_keys && forward && backward) {
+    wanted.forward = wanted.backward = stages.best({Pass::kForward, Pass::kBackward});
+    return wanted;
+  }
+  if (forward) wanted.forward = stages.best({Pass::kForward});
+  if (backward) wanted.backward = stages.best({Pass::kBackward});
+  return wanted;
 }
 
 }  // namespace attnmux

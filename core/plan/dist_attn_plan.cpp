@@ -60,7 +60,18 @@ std::vector<std::vector<std::vector<Range>>> keys_of_stages(const std::vector<st
   return keys;
 }
 
-Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t stages, double growth) {
+void check(const OverlapOptions& overlap) {
+  check(overlap.forward);
+  check(overlap.backward);
+  if (overlap.keep_remote_keys && overlap.backward != overlap.forward) {
+    throw Error(ErrorCode::kInvalidArgument, "keep_remote_keys with stages of its own for backward (" +
+                                                 std::to_string(overlap.backward.stages) + " beside " +
+                                                 std::to_string(overlap.forward.stages) +
+                                                 " forward): kept keys lie as they arrived; leave out one of the two");
+  }
+}
+
+Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, const OverlapOptions& overlap, bool exchanges) {
   Hasher hasher;
   hasher.add(mask.hash().hi);
   hasher.add(mask.hash().lo);
@@ -68,8 +79,13 @@ Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t 
   hasher.add(dispatch.options.chunk_size);
   hasher.add(dispatch.options.pad);
   hasher.add(dispatch.options.solver);
-  hasher.add(stages);
-  if (stages > 1) hasher.add(growth);
+  if (exchanges) {
+    for (const StageOptions& stages : {overlap.forward, overlap.backward}) {
+      hasher.add(stages.stages);
+      if (stages.stages > 1) hasher.add(stages.growth);
+    }
+    hasher.add(overlap.keep_remote_keys);
+  }
   for (const std::vector<int32_t>& chunks : dispatch.chunks_of_rank) {
     hasher.add(chunks.size());
     for (const int32_t chunk : chunks) hasher.add(chunk);
@@ -80,10 +96,10 @@ Hash128 hash_of(const AttnMaskSpec& mask, const DispatchPlan& dispatch, int64_t 
 }  // namespace
 
 struct DistAttnPlan::State {
-  State(const AttnMaskSpec& mask, const DispatchPlan& dispatch, const StageOptions& stage_options)
+  State(const AttnMaskSpec& mask, const DispatchPlan& dispatch, const OverlapOptions& overlap)
       : mask(mask),
         dispatch(dispatch),
-        stage_options(stage_options),
+        overlap(overlap),
         rows(mask),
         owners(owners_of(dispatch)),
         whole(owners, remote_keys(mask, dispatch)) {
@@ -92,14 +108,21 @@ struct DistAttnPlan::State {
       remote.push_back(whole.wanted(rank));
       tokens_moved += count_tokens(remote.back());
     }
-    check(stage_options);
+    check(overlap);
     if (tokens_moved > 0) {
-      for (std::vector<std::vector<Range>>& keys : keys_of_stages(remote, owners, stage_options)) {
-        exchanges.emplace_back(owners, std::move(keys));
-      }
+      exchanges = exchanges_of(remote, overlap.forward);
+      if (overlap.backward != overlap.forward) backward_exchanges = exchanges_of(remote, overlap.backward);
     }
-    hash = hash_of(mask, dispatch, std::ssize(exchanges), stage_options.growth);
+    hash = hash_of(mask, dispatch, overlap, /*exchanges=*/tokens_moved > 0);
     ranks.resize(dispatch.size());
+  }
+
+  std::vector<Exchange> exchanges_of(const std::vector<std::vector<Range>>& remote, const StageOptions& options) const {
+    std::vector<Exchange> stages;
+    for (std::vector<std::vector<Range>>& keys : keys_of_stages(remote, owners, options)) {
+      stages.emplace_back(owners, std::move(keys));
+    }
+    return stages;
   }
 
   RankPlan derive(int32_t rank) const {
@@ -114,20 +137,27 @@ struct DistAttnPlan::State {
                   .remote_k = whole.wanted(rank),
                   .host = {.keys = own_keys, .mask = against(own_keys)},
                   .cast = whole.args(rank, own_keys)};
-    for (const Exchange& exchange : exchanges) {
-      const std::vector<Range>& keys = exchange.wanted(rank);
-      plan.stages.push_back({.keys = keys, .mask = against(keys), .cast = exchange.args(rank, own_keys)});
-    }
+    const auto stages_of = [&](const std::vector<Exchange>& pass) {
+      std::vector<StagePlan> stages;
+      for (const Exchange& exchange : pass) {
+        const std::vector<Range>& keys = exchange.wanted(rank);
+        stages.push_back({.keys = keys, .mask = against(keys), .cast = exchange.args(rank, own_keys)});
+      }
+      return stages;
+    };
+    plan.stages = stages_of(exchanges);
+    plan.backward_stages = stages_of(backward_exchanges);
     return plan;
   }
 
   const AttnMaskSpec mask;
   const DispatchPlan dispatch;
-  const StageOptions stage_options;
+  const OverlapOptions overlap;
   const MaskRows rows;
   const std::vector<OwnedRange> owners;
-  const Exchange whole;             // all remote keys at once
-  std::vector<Exchange> exchanges;  // one for each stage
+  const Exchange whole;                      // all remote keys at once
+  std::vector<Exchange> exchanges;           // one for each stage
+  std::vector<Exchange> backward_exchanges;  // where backward has stages of its own
   int64_t tokens_moved = 0;
   Hash128 hash;
 
@@ -135,8 +165,8 @@ struct DistAttnPlan::State {
   mutable std::vector<std::shared_ptr<const RankPlan>> ranks;  // derived so far
 };
 
-DistAttnPlan::DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages)
-    : state_(std::make_shared<const State>(mask, plan_dispatch(mask, dispatch), stages)) {}
+DistAttnPlan::DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const OverlapOptions& overlap)
+    : state_(std::make_shared<const State>(mask, plan_dispatch(mask, dispatch), overlap)) {}
 
 DistAttnPlan DistAttnPlan::with_mask(const AttnMaskSpec& mask) const {
   const DispatchPlan& dispatch = state_->dispatch;
@@ -146,13 +176,16 @@ DistAttnPlan DistAttnPlan::with_mask(const AttnMaskSpec& mask) const {
                                                  std::to_string(dispatch.total_q) + " x " +
                                                  std::to_string(dispatch.total_k) + " tokens");
   }
-  return DistAttnPlan(std::make_shared<const State>(mask, dispatched_alike(dispatch, mask), state_->stage_options));
+  return DistAttnPlan(std::make_shared<const State>(mask, dispatched_alike(dispatch, mask), state_->overlap));
 }
 
 const AttnMaskSpec& DistAttnPlan::mask() const { return state_->mask; }
 const DispatchPlan& DistAttnPlan::dispatch() const { return state_->dispatch; }
-int64_t DistAttnPlan::stages() const { return std::ssize(state_->exchanges); }
-const StageOptions& DistAttnPlan::stage_options() const { return state_->stage_options; }
+int64_t DistAttnPlan::stages(Pass pass) const {
+  const bool own = pass == Pass::kBackward && !state_->backward_exchanges.empty();
+  return std::ssize(own ? state_->backward_exchanges : state_->exchanges);
+}
+const OverlapOptions& DistAttnPlan::overlap() const { return state_->overlap; }
 int64_t DistAttnPlan::tokens_moved() const { return state_->tokens_moved; }
 Hash128 DistAttnPlan::hash() const { return state_->hash; }
 
@@ -169,31 +202,41 @@ std::shared_ptr<const RankPlan> DistAttnPlan::rank(int32_t rank) const {
 
 std::vector<RankWork> DistAttnPlan::work() const {
   const DispatchPlan& dispatch = state_->dispatch;
-  std::vector<std::vector<int64_t>> sent;  // by stage and rank
-  for (const Exchange& exchange : state_->exchanges) sent.push_back(exchange.tokens_sent());
   std::vector<RankWork> work(dispatch.size());
+  std::vector<std::vector<Trapezoid>> own(dispatch.size());
   for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
-    const std::vector<Trapezoid> own = state_->rows.of(dispatch.ranges_of(rank));
+    own[rank] = state_->rows.of(dispatch.ranges_of(rank));
     work[rank].queries = dispatch.tokens_of(rank);
-    work[rank].host_area = area_of(local_slices(own, dispatch.key_ranges_of(rank)));
-    for (int64_t stage = 0; stage < stages(); ++stage) {
-      const std::vector<Range>& keys = state_->exchanges[stage].wanted(rank);
-      work[rank].stages.push_back({.area = area_of(local_slices(own, keys)),
-                                   .tokens_received = count_tokens(keys),
-                                   .tokens_sent = sent[stage][rank]});
-    }
+    work[rank].host_area = area_of(local_slices(own[rank], dispatch.key_ranges_of(rank)));
+    work[rank].keeps_remote_keys = state_->overlap.keep_remote_keys;
   }
+  const auto add = [&](const Exchange& exchange, std::vector<StageWork> RankWork::*stages) {
+    const std::vector<int64_t> sent = exchange.tokens_sent();
+    for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
+      const std::vector<Range>& keys = exchange.wanted(rank);
+      (work[rank].*stages)
+          .push_back({.area = area_of(local_slices(own[rank], keys)),
+                      .tokens_received = count_tokens(keys),
+                      .tokens_sent = sent[rank]});
+    }
+  };
+  for (const Exchange& exchange : state_->exchanges) add(exchange, &RankWork::stages);
+  for (const Exchange& exchange : state_->backward_exchanges) add(exchange, &RankWork::backward_stages);
   return work;
 }
 
 int64_t DistAttnPlan::redundant_tokens() const {
-  int64_t sent = 0;
-  for (int32_t rank = 0; rank < state_->dispatch.size(); ++rank) {
-    for (const Exchange& exchange : state_->exchanges) {
-      sent += exchange.args(rank, state_->dispatch.key_ranges_of(rank)).tokens_sent();
+  int64_t redundant = 0;
+  for (const std::vector<Exchange>* pass : {&state_->exchanges, &state_->backward_exchanges}) {
+    if (pass->empty()) continue;
+    redundant -= state_->tokens_moved;
+    for (int32_t rank = 0; rank < state_->dispatch.size(); ++rank) {
+      for (const Exchange& exchange : *pass) {
+        redundant += exchange.args(rank, state_->dispatch.key_ranges_of(rank)).tokens_sent();
+      }
     }
   }
-  return sent - state_->tokens_moved;
+  return redundant;
 }
 
 }  // namespace attnmux

@@ -23,12 +23,12 @@ double median_ms(int repetitions, Run&& run) {
 
 }  // namespace
 
-PlanTimes time_plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages,
+PlanTimes time_plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const OverlapOptions& overlap,
                     int repetitions) {
   if (repetitions < 1) throw Error(ErrorCode::kInvalidArgument, "time_plan: repetitions must be at least 1");
   return {.dispatch_ms = median_ms(repetitions, [&] { plan_dispatch(mask, dispatch); }),
           .plan_ms = median_ms(
-              repetitions, [&] { DistAttnPlan(mask, dispatch, stages).rank(static_cast<int32_t>(dispatch.cp / 2)); })};
+              repetitions, [&] { DistAttnPlan(mask, dispatch, overlap).rank(static_cast<int32_t>(dispatch.cp / 2)); })};
 }
 
 }  // namespace attnmux

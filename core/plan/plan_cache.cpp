@@ -11,7 +11,7 @@ namespace {
 struct Key {
   Hash128 mask;
   DispatchOptions dispatch;
-  int64_t stages = 0;
+  OverlapOptions overlap;
   AttentionSize shape;
   friend bool operator==(const Key&, const Key&) = default;
 };
@@ -33,8 +33,8 @@ PlanCache::PlanCache(CostModel model, size_t capacity) : state_(std::make_unique
 PlanCache::~PlanCache() = default;
 
 std::shared_ptr<const DistAttnPlan> PlanCache::plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                                                    int64_t stages, const AttentionSize& shape) {
-  const Key key{.mask = mask.hash(), .dispatch = dispatch, .stages = stages, .shape = shape};
+                                                    const OverlapOptions& overlap, const AttentionSize& shape) {
+  const Key key{.mask = mask.hash(), .dispatch = dispatch, .overlap = overlap, .shape = shape};
   const std::lock_guard lock(state_->mutex);  // held while planning: two threads want the same plan more often than not
   auto& plans = state_->plans;
   const auto found = std::find_if(plans.begin(), plans.end(), [&](const auto& entry) { return entry.first == key; });
@@ -44,8 +44,7 @@ std::shared_ptr<const DistAttnPlan> PlanCache::plan(const AttnMaskSpec& mask, co
     return found->second;
   }
   ++state_->misses;
-  const StageOptions chosen =
-      stages == kAutoStages ? choose_stages(mask, dispatch, state_->model, shape) : StageOptions{.stages = stages};
+  const OverlapOptions chosen = choose_overlap(mask, dispatch, overlap, state_->model, shape);
   plans.emplace_front(key, std::make_shared<const DistAttnPlan>(mask, dispatch, chosen));
   if (plans.size() > state_->capacity) plans.pop_back();
   return plans.front().second;

@@ -20,7 +20,8 @@ std::string group_table(const PlanReport& report, const Prediction& prediction) 
          row("chunks", count(std::ssize(dispatch.chunk_areas))) + row("padding", count(dispatch.padding)) +
          row("solver", std::string(to_string(dispatch.options.solver))) +
          row("largest area / mean", decimal(dispatch.balance(), 4)) + "</table></section>\n" +
-         "<section><h2>Communication</h2>\n<table>" + row("stages", count(plan.stages())) +
+         "<section><h2>Communication</h2>\n<table>" +
+         row("stages forward, backward", count(plan.stages()) + ", " + count(plan.stages(Pass::kBackward))) +
          row("tokens moved", count(plan.tokens_moved())) + row("of them redundant", count(plan.redundant_tokens())) +
          row("predicted speedup", decimal(prediction.speedup, 2)) +
          row("predicted efficiency", percent(prediction.efficiency)) + row("costs", escaped(report.model.source)) +

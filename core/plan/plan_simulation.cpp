@@ -112,13 +112,15 @@ SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const Cos
     dispatch.chunk_size = std::max(dispatch.chunk_size / 2, kSmallestChunk);
   }
   dispatch.chunk_size = std::clamp<int64_t>(dispatch.chunk_size, 1, std::max<int64_t>(mask.total_q(), 1));
-  const DistAttnPlan plan(mask, dispatch, choose_stages(mask, dispatch, model, shape));
+  const DistAttnPlan plan(mask, dispatch, choose_overlap(mask, dispatch, kAutoOverlap, model, shape));
   const Prediction prediction = predict(plan, model, shape);
   SchemeStep step{.scheme = "attnmux",
                   .ranks = dispatch.cp,
                   .chunk_size = dispatch.chunk_size,
                   .stages = plan.stages(),
-                  .growth = plan.stage_options().growth,
+                  .growth = plan.overlap().forward.growth,
+                  .backward_stages = plan.stages(Pass::kBackward),
+                  .backward_growth = plan.overlap().backward.growth,
                   .balance = plan.dispatch().balance(),
                   .step_s = prediction.step_s,
                   .exposed_s = prediction.exposed_s};
@@ -136,8 +138,8 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
                                          const CostModel& model, const AttentionSize& shape) {
   dispatch.cp = ranks;
   std::vector<SchemeStep> steps{planned(mask, dispatch, model, shape),
-                                {.scheme = "ring", .ranks = ranks, .stages = ranks - 1},
-                                {.scheme = "all-gather", .ranks = ranks, .stages = 1}};
+                                {.scheme = "ring", .ranks = ranks, .stages = ranks - 1, .backward_stages = ranks - 1},
+                                {.scheme = "all-gather", .ranks = ranks, .stages = 1, .backward_stages = 1}};
 
   const MaskRows mask_rows(mask);
   const ZigzagShards shards(ranks);

@@ -59,7 +59,7 @@ LlmBatch prepare_llm_batch(const LlmSequence& sequence, CpGroup& group, const Ll
   DispatchOptions dispatch_options = options.dispatch;
   dispatch_options.cp = group.size();
   dispatch_options.chunk_size = std::min(dispatch_options.chunk_size, tokens);
-  const AgreedPlan plan(group, *plans.plan(mask_of(sequence, tokens), dispatch_options, options.stages, options.size));
+  const AgreedPlan plan(group, *plans.plan(mask_of(sequence, tokens), dispatch_options, options.overlap, options.size));
 
   const auto own = [&](const at::Tensor& whole, int64_t fill) {
     return whole.defined() ? dispatch(whole, plan.plan().dispatch(), group.rank(), static_cast<double>(fill)) : whole;

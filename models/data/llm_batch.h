@@ -30,7 +30,7 @@ struct LlmSequence {
 
 struct LlmBatchOptions {
   DispatchOptions dispatch;  // cp is the group's size; a sequence shorter than chunk_size is one chunk
-  int64_t stages = 1;        // kAutoStages: as the cost model of the cache chooses for `size`
+  OverlapOptions overlap;    // kAutoStages: as the cost model of the cache chooses for `size`
   AttentionSize size;        // of the model's attention
 };
 

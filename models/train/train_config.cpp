@@ -18,11 +18,11 @@ namespace fs = std::filesystem;
 
 const std::vector<std::string> kTables = {"model", "attention", "parallel", "data", "train"};
 // Keys that decide no number of a run.
-const std::vector<std::string> kFreeKeys = {"train.output", "train.save_every", "train.keep_checkpoints",
-                                            "parallel.group", "parallel.deadline_s"};
+const std::vector<std::string> kFreeKeys = {"train.output",   "train.save_every",    "train.keep_checkpoints",
+                                            "parallel.group", "parallel.deadline_s", "parallel.keep_remote_keys"};
 // Keys whose relative paths are resolved.
-const std::vector<std::string> kPathKeys = {"model.path", "data.path", "data.heldout", "train.output",
-                                            "attention.plugins"};
+const std::vector<std::string> kPathKeys = {"model.path",           "data.path",        "data.heldout", "train.output",
+                                            "parallel.calibration", "attention.plugins"};
 
 std::string absolute(const std::string& path, const fs::path& base) {
   return (fs::absolute(base) / path).lexically_normal().string();
@@ -111,6 +111,21 @@ void read_parallel(const toml::table& root, TomlProblems& problems, int64_t seq_
   table.read_choice("group", /*required=*/false, {"threads", "mpi", "nccl"}, parallel.group);
   table.read("chunk_size", /*required=*/false, int64_t{1}, parallel.chunk_size);
   table.read("stages", /*required=*/false, int64_t{0}, parallel.stages);
+  parallel.backward_stages = parallel.stages;
+  table.read("backward_stages", /*required=*/false, int64_t{0}, parallel.backward_stages);
+  table.read("keep_remote_keys", /*required=*/false, parallel.keep_remote_keys);
+  if (parallel.keep_remote_keys && parallel.backward_stages != parallel.stages) {
+    table.add_problem("backward_stages", "is " + std::to_string(parallel.backward_stages) +
+                                             " beside stages = " + std::to_string(parallel.stages) +
+                                             "; with keep_remote_keys backward takes keys as they arrived in forward: "
+                                             "leave out one of the two");
+  }
+  table.read("calibration", /*required=*/false, parallel.calibration);
+  if (!parallel.calibration.empty() && parallel.stages != 0 && parallel.backward_stages != 0) {
+    table.add_problem("calibration",
+                      "decides nothing where stages and backward_stages are given; set one of them to 0 "
+                      "to have it chosen, or leave calibration out");
+  }
   table.read("deadline_s", /*required=*/false, int64_t{1}, parallel.deadline_s);
   if (parallel.cp > 1 && seq_len > 0 && parallel.chunk_size > seq_len) {
     table.add_problem("chunk_size", "is " + std::to_string(parallel.chunk_size) +
@@ -232,13 +247,17 @@ std::string to_toml(const TrainConfig& config) {
   if (!config.model.attn_implementation.empty()) {
     model.insert("attn_implementation", config.model.attn_implementation);
   }
+  toml::table parallel{{"dp", config.parallel.dp},
+                       {"cp", config.parallel.cp},
+                       {"group", config.parallel.group},
+                       {"chunk_size", config.parallel.chunk_size},
+                       {"stages", config.parallel.stages},
+                       {"backward_stages", config.parallel.backward_stages},
+                       {"keep_remote_keys", config.parallel.keep_remote_keys},
+                       {"deadline_s", config.parallel.deadline_s}};
+  if (!config.parallel.calibration.empty()) parallel.insert("calibration", config.parallel.calibration);
   toml::table root{{"model", std::move(model)},
-                   {"parallel", toml::table{{"dp", config.parallel.dp},
-                                            {"cp", config.parallel.cp},
-                                            {"group", config.parallel.group},
-                                            {"chunk_size", config.parallel.chunk_size},
-                                            {"stages", config.parallel.stages},
-                                            {"deadline_s", config.parallel.deadline_s}}},
+                   {"parallel", std::move(parallel)},
                    {"data", toml::table{{"kind", config.data.kind == DataKind::kJsonl ? "jsonl" : "text"},
                                         {"path", to_array(config.data.path)},
                                         {"heldout", to_array(config.data.heldout)},

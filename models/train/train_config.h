@@ -27,6 +27,9 @@ struct ParallelSection {
   std::string group = "threads";  // threads | mpi | nccl
   int64_t chunk_size = 512;       // tokens that stay together when a sequence is dealt out to cp ranks
   int64_t stages = 1;             // exchanges that keys from other ranks come in; 0: as the cost model chooses
+  int64_t backward_stages = 1;    // the same in backward; default: as many
+  bool keep_remote_keys = false;  // from forward to backward: less traffic, more memory
+  std::string calibration;        // costs that stages are chosen by, a file of `attnmux bench comm`; "": assumed ones
   int64_t deadline_s = 300;       // a rank that does not answer within it ends the run
 };
 

@@ -10,6 +10,7 @@
 #include "attnmux/error.h"
 #include "attnmux/launch.h"
 #include "models/families/families.h"
+#include "models/io/atomic_file.h"
 #include "models/io/tokenizer.h"
 #include "models/train/choose_backends.h"
 #include "models/train/evaluate.h"
@@ -104,6 +105,23 @@ AttentionSize attention_size(const TrainPlan& plan) {
           .dtype = plan.config.train.dtype == "bf16" ? DType::kBFloat16 : DType::kFloat32};
 }
 
+OverlapOptions overlap_of(const ParallelSection& parallel) {
+  return {.forward = {.stages = parallel.stages},
+          .backward = {.stages = parallel.backward_stages},
+          .keep_remote_keys = parallel.keep_remote_keys};
+}
+
+std::string stages_text(const ParallelSection& parallel) {
+  const auto count = [](int64_t stages) { return stages == kAutoStages ? "chosen" : std::to_string(stages); };
+  std::string text = count(parallel.stages);
+  if (parallel.backward_stages != parallel.stages) text += " forward, " + count(parallel.backward_stages) + " backward";
+  if (parallel.stages == kAutoStages || parallel.backward_stages == kAutoStages) {
+    text += parallel.calibration.empty() ? " by assumed costs (`attnmux bench comm --output F` measures them)"
+                                         : " by " + parallel.calibration;
+  }
+  return text + (parallel.keep_remote_keys ? ", remote keys kept" : "");
+}
+
 // What all ranks of a run must have read alike.
 Hash128 hash_of(const TrainPlan& plan) {
   const std::string config = to_toml(plan.config);
@@ -125,6 +143,9 @@ TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registr
   if (config.parallel.group != "threads") plan.transport = registry.cp_group(config.parallel.group);
   plan.table = std::make_shared<const SelectionTable>(choose_backends(config, training_policy(config), registry));
   check_run_folder(config, resume);
+  if (const std::string& file = config.parallel.calibration; !file.empty()) {
+    plan.plans = std::make_shared<PlanCache>(cost_model_from_json(read_whole_file(file), file));
+  }
 
   const Tokenizer tokenizer = Tokenizer::from_folder(config.model.path);
   plan.documents = read_tokens(config, config.data.path, tokenizer, plan.model);
@@ -153,7 +174,8 @@ std::string describe(const TrainPlan& plan) {
   }
   if (config.parallel.dp * config.parallel.cp > 1) {
     text << "ranks     " << config.parallel.dp * config.parallel.cp << " (" << config.parallel.group << "): dp "
-         << config.parallel.dp << ", cp " << config.parallel.cp << ", chunks of " << config.parallel.chunk_size << "\n";
+         << config.parallel.dp << ", cp " << config.parallel.cp << ", chunks of " << config.parallel.chunk_size
+         << ", stages " << stages_text(config.parallel) << "\n";
   }
   text << "steps     " << config.train.steps;
   if (config.train.batch_size > 1) text << " of " << config.train.batch_size << " sequences";
@@ -202,7 +224,7 @@ TrainResult train(const TrainPlan& plan, const TrainHooks& hooks, CpGroup& world
               .cache = std::make_shared<PreparedCache>(),
               .plans = plan.plans,
               .sharding = {.dispatch = {.chunk_size = config.parallel.chunk_size},
-                           .stages = config.parallel.stages,
+                           .overlap = overlap_of(config.parallel),
                            .size = attention_size(plan)},
               .trace = plan.trace.get()},
       .optimizer = optimizer,

@@ -109,6 +109,13 @@ TEST_F(AttendCli, ManyRanksGiveTheTensorsOfOne) {
   const std::vector<at::Tensor> one = results({});
   const std::vector<at::Tensor> three = results({"--cp", "3", "--chunk-size", "2", "--stages", "2"});
   for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::allclose(three[i], one[i], 1e-5, 1e-5)) << i;
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--backward-stages", "3"}, {"--keep-remote-keys"}, {"--stages", "auto"}}) {
+    std::vector<std::string> flags{"--cp", "3", "--chunk-size", "2"};
+    flags.insert(flags.end(), more.begin(), more.end());
+    const std::vector<at::Tensor> got = results(flags);
+    for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::allclose(got[i], one[i], 1e-5, 1e-5)) << more[0] << i;
+  }
   EXPECT_EQ(results({"--cp", "9", "--chunk-size", "8"}).size(), 5u);  // eight ranks without work take part
 }
 

@@ -119,6 +119,18 @@ TEST(PlanGroup, StagesFollowTheLink) {
   EXPECT_EQ(answer(fast)["stages"], 1);
   const json slower = answer(slow);
   EXPECT_GT(slower["stages"].get<int64_t>(), 1);
+  EXPECT_GT(slower["backward_stages"].get<int64_t>(), 1);
+  slow.insert(slow.end(), {"--backward-stages", "3"});
+  const json given = answer(slow);
+  EXPECT_EQ(given["stages"], slower["stages"]);
+  EXPECT_EQ(given["backward_stages"], 3);
+  EXPECT_EQ(given["keep_remote_keys"], false);
+  EXPECT_EQ(given["ranks"][7]["backward_stages"].size(), 3u);
+  slow.resize(slow.size() - 2);
+  slow.emplace_back("--keep-remote-keys");
+  const json kept = answer(slow);
+  EXPECT_EQ(kept["keep_remote_keys"], true);
+  EXPECT_LT(kept["predicted"]["step_ms"].get<double>(), slower["predicted"]["step_ms"].get<double>());
   EXPECT_EQ(slower["predicted"]["cost"]["source"], "flags");
   EXPECT_EQ(slower["predicted"]["cost"]["link_gbps"], 100);
 }

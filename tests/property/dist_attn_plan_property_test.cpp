@@ -13,13 +13,14 @@ namespace {
 struct Case {
   RandomMask mask;
   DispatchOptions dispatch;
-  StageOptions stages;
+  OverlapOptions overlap;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.mask << "\ncp " << c.dispatch.cp << ", chunk_size " << c.dispatch.chunk_size << ", pad "
-             << c.dispatch.pad << ", solver " << to_string(c.dispatch.solver) << ", stages " << c.stages.stages
-             << " that grow " << c.stages.growth << " times";
+             << c.dispatch.pad << ", solver " << to_string(c.dispatch.solver) << ", stages " << c.overlap.forward.stages
+             << " that grow " << c.overlap.forward.growth << " times, backward " << c.overlap.backward.stages
+             << " that grow " << c.overlap.backward.growth << " times";
 }
 
 Case random_case() {
@@ -37,10 +38,15 @@ Case random_case() {
       *rc::gen::element(DispatchSolver::kMinHeap, DispatchSolver::kIoAware, DispatchSolver::kSequential);
   const int64_t chunks = (total + c.dispatch.chunk_size * c.dispatch.cp) / c.dispatch.chunk_size;
   if (chunks <= 9 && *rc::gen::arbitrary<bool>()) c.dispatch.solver = DispatchSolver::kExact;
-  c.stages.stages = *rc::gen::element<int64_t>(1, 2, 3, 4);
-  c.stages.growth = *rc::gen::element(1.0, 0.5, 2.0);
+  for (StageOptions* pass : {&c.overlap.forward, &c.overlap.backward}) {
+    pass->stages = *rc::gen::element<int64_t>(1, 2, 3, 4);
+    pass->growth = *rc::gen::element(1.0, 0.5, 2.0);
+  }
+  if (*rc::gen::inRange(0, 3) == 0) c.overlap.backward = c.overlap.forward;
   return c;
 }
+
+constexpr Pass kPasses[] = {Pass::kForward, Pass::kBackward};
 
 std::vector<int64_t> tokens_of(const std::vector<Range>& ranges) {
   std::vector<int64_t> tokens;
@@ -111,20 +117,22 @@ TEST(DistAttnPlanProperty, ChunksAreDealtOutOnceAndAreasAdd) {
 TEST(DistAttnPlanProperty, PartsOfAllRanksAreTheMaskOnce) {
   check_property(3000, [] {
     const Case c = *rc::gen::exec(random_case);
-    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.stages);
-    std::vector<uint8_t> cover(c.mask.total_q * c.mask.total_k, 0);
-    for (int32_t rank = 0; rank < plan.dispatch().size(); ++rank) {
-      const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
-      RC_ASSERT(mine->queries == plan.dispatch().ranges_of(rank));
-      RC_ASSERT(mine->host.keys == plan.dispatch().key_ranges_of(rank));
-      add_pairs(mine->host.mask, mine->queries, mine->host.keys, c.mask.total_q, c.mask.total_k, &cover);
-      RC_ASSERT(std::ssize(mine->stages) == plan.stages());
-      for (const StagePlan& stage : mine->stages) {
-        add_pairs(stage.mask, mine->queries, stage.keys, c.mask.total_q, c.mask.total_k, &cover);
+    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.overlap);
+    for (const Pass pass : kPasses) {
+      std::vector<uint8_t> cover(c.mask.total_q * c.mask.total_k, 0);
+      for (int32_t rank = 0; rank < plan.dispatch().size(); ++rank) {
+        const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
+        RC_ASSERT(mine->queries == plan.dispatch().ranges_of(rank));
+        RC_ASSERT(mine->host.keys == plan.dispatch().key_ranges_of(rank));
+        add_pairs(mine->host.mask, mine->queries, mine->host.keys, c.mask.total_q, c.mask.total_k, &cover);
+        RC_ASSERT(std::ssize(mine->of(pass)) == plan.stages(pass));
+        for (const StagePlan& stage : mine->of(pass)) {
+          add_pairs(stage.mask, mine->queries, stage.keys, c.mask.total_q, c.mask.total_k, &cover);
+        }
       }
+      RC_ASSERT((cover.empty() || *std::max_element(cover.begin(), cover.end()) <= 1));
+      RC_ASSERT(difference(cover, dense(c.mask), c.mask.total_k) == "");
     }
-    RC_ASSERT((cover.empty() || *std::max_element(cover.begin(), cover.end()) <= 1));
-    RC_ASSERT(difference(cover, dense(c.mask), c.mask.total_k) == "");
   });
 }
 
@@ -132,10 +140,10 @@ TEST(DistAttnPlanProperty, PartsOfAllRanksAreTheMaskOnce) {
 TEST(DistAttnPlanProperty, EachRemoteTokenArrivesOnce) {
   check_property(3000, [] {
     const Case c = *rc::gen::exec(random_case);
-    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.stages);
+    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.overlap);
     const std::vector<uint8_t> pairs = dense(c.mask);
     const int32_t ranks = plan.dispatch().size();
-    std::vector<std::vector<int64_t>> own(ranks), needed(ranks), arrived(ranks);
+    std::vector<std::vector<int64_t>> own(ranks), needed(ranks);
     int64_t moved = 0;
     for (int32_t rank = 0; rank < ranks; ++rank) {
       own[rank] = tokens_of(plan.dispatch().key_ranges_of(rank));
@@ -152,17 +160,20 @@ TEST(DistAttnPlanProperty, EachRemoteTokenArrivesOnce) {
     std::vector<GroupCastArgs> whole;
     for (int32_t rank = 0; rank < ranks; ++rank) whole.push_back(plan.rank(rank)->cast);
     RC_ASSERT(deliver(whole, own) == needed);
-    for (int64_t stage = 0; stage < plan.stages(); ++stage) {
-      std::vector<GroupCastArgs> args;
-      for (int32_t rank = 0; rank < ranks; ++rank) args.push_back(plan.rank(rank)->stages[stage].cast);
-      const std::vector<std::vector<int64_t>> received = deliver(args, own);
-      for (int32_t rank = 0; rank < ranks; ++rank) {
-        RC_ASSERT(received[rank] == tokens_of(plan.rank(rank)->stages[stage].keys));
-        arrived[rank].insert(arrived[rank].end(), received[rank].begin(), received[rank].end());
+    for (const Pass pass : kPasses) {
+      std::vector<std::vector<int64_t>> arrived(ranks);
+      for (int64_t stage = 0; stage < plan.stages(pass); ++stage) {
+        std::vector<GroupCastArgs> args;
+        for (int32_t rank = 0; rank < ranks; ++rank) args.push_back(plan.rank(rank)->of(pass)[stage].cast);
+        const std::vector<std::vector<int64_t>> received = deliver(args, own);
+        for (int32_t rank = 0; rank < ranks; ++rank) {
+          RC_ASSERT(received[rank] == tokens_of(plan.rank(rank)->of(pass)[stage].keys));
+          arrived[rank].insert(arrived[rank].end(), received[rank].begin(), received[rank].end());
+        }
       }
+      for (std::vector<int64_t>& tokens : arrived) std::sort(tokens.begin(), tokens.end());  // stages are samples
+      RC_ASSERT(arrived == needed);
     }
-    for (std::vector<int64_t>& tokens : arrived) std::sort(tokens.begin(), tokens.end());  // stages are samples
-    RC_ASSERT(arrived == needed);
     RC_ASSERT(plan.tokens_moved() == moved);
     RC_ASSERT(plan.redundant_tokens() == 0);
   });
@@ -171,17 +182,21 @@ TEST(DistAttnPlanProperty, EachRemoteTokenArrivesOnce) {
 TEST(DistAttnPlanProperty, WorkIsWhatTheRankPlansHold) {
   check_property(1500, [] {
     const Case c = *rc::gen::exec(random_case);
-    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.stages);
+    const DistAttnPlan plan(c.mask.spec(), c.dispatch, c.overlap);
     const std::vector<RankWork> work = plan.work();
     RC_ASSERT(std::ssize(work) == plan.dispatch().size());
     for (int32_t rank = 0; rank < plan.dispatch().size(); ++rank) {
       const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
       RC_ASSERT(work[rank].host_area == mine->host.mask.area());
-      RC_ASSERT(work[rank].stages.size() == mine->stages.size());
-      for (size_t stage = 0; stage < mine->stages.size(); ++stage) {
-        RC_ASSERT(work[rank].stages[stage].area == mine->stages[stage].mask.area());
-        RC_ASSERT(work[rank].stages[stage].tokens_received == mine->stages[stage].cast.tokens_received());
-        RC_ASSERT(work[rank].stages[stage].tokens_sent == mine->stages[stage].cast.tokens_sent());
+      for (const Pass pass : kPasses) {
+        const std::vector<StageWork>& stages = work[rank].of(pass);
+        const std::vector<StagePlan>& planned = mine->of(pass);
+        RC_ASSERT(stages.size() == planned.size());
+        for (size_t stage = 0; stage < stages.size(); ++stage) {
+          RC_ASSERT(stages[stage].area == planned[stage].mask.area());
+          RC_ASSERT(stages[stage].tokens_received == planned[stage].cast.tokens_received());
+          RC_ASSERT(stages[stage].tokens_sent == planned[stage].cast.tokens_sent());
+        }
       }
     }
   });

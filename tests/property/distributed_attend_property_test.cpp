@@ -22,13 +22,14 @@ namespace attnmux::testing {
 
 struct Sharding {
   DispatchOptions dispatch;
-  StageOptions stages;
+  OverlapOptions overlap;
 };
 
 std::ostream& operator<<(std::ostream& out, const Sharding& sharding) {
   return out << "cp " << sharding.dispatch.cp << ", chunks of " << sharding.dispatch.chunk_size
              << (sharding.dispatch.pad ? ", padded" : "") << ", " << to_string(sharding.dispatch.solver) << ", "
-             << sharding.stages.stages << " stages";
+             << sharding.overlap.forward.stages << " stages, " << sharding.overlap.backward.stages << " backward"
+             << (sharding.overlap.keep_remote_keys ? ", remote keys kept" : "");
 }
 
 namespace {
@@ -48,7 +49,9 @@ rc::Gen<Sharding> random_sharding(const AttnMaskSpec& mask) {
     sharding.dispatch.pad = mask.total_q() == mask.total_k() && *inRange(0, 4) == 0;
     sharding.dispatch.solver = *element(DispatchSolver::kMinHeap, DispatchSolver::kMinHeap, DispatchSolver::kIoAware,
                                         DispatchSolver::kSequential);
-    sharding.stages.stages = *element<int64_t>(1, 2, 4);
+    sharding.overlap.forward.stages = *element<int64_t>(1, 2, 4);
+    sharding.overlap.backward.stages = *element<int64_t>(1, 2, 4);
+    sharding.overlap.keep_remote_keys = sharding.overlap.backward == sharding.overlap.forward;
     return sharding;
   });
 }
@@ -76,7 +79,7 @@ void require_close(const std::string& what, const RanksResult& got, const Attent
 // What the random cases have met, so that a change of the generators cannot empty the test.
 struct Met {
   int ranks_without_queries = 0, ranks_without_keys = 0, uneven_tails = 0, empty_rows = 0, cross_lengths = 0,
-      padded = 0, exchanges = 0;
+      padded = 0, exchanges = 0, kept = 0;
 
   void count(const AttnMaskSpec& mask, const DistAttnPlan& plan) {
     const DispatchPlan& dispatch = plan.dispatch();
@@ -94,6 +97,7 @@ struct Met {
     cross_lengths += mask.total_q() != mask.total_k();
     padded += dispatch.padding > 0;
     exchanges += plan.stages() > 0;
+    kept += plan.stages() > 0 && plan.overlap().keep_remote_keys;
   }
 };
 
@@ -106,7 +110,7 @@ TEST(DistributedAttendProperty, ManyRanksEqualOne) {
   check_property(kMasks, [&] {
     const AttentionCase c = *random_attention_case();
     const Sharding sharding = *random_sharding(c.mask);
-    const DistAttnPlan plan(c.mask, sharding.dispatch, sharding.stages);
+    const DistAttnPlan plan(c.mask, sharding.dispatch, sharding.overlap);
     met.count(c.mask, plan);
     const OracleInputs wide = make_tensors(c, DType::kFloat64), narrow = make_tensors(c, DType::kFloat32);
     const OracleResult oracle = oracle_attention(c.mask, wide);
@@ -121,6 +125,7 @@ TEST(DistributedAttendProperty, ManyRanksEqualOne) {
   EXPECT_GT(met.cross_lengths, 50);
   EXPECT_GT(met.padded, 10);
   EXPECT_GT(met.exchanges, 250);
+  EXPECT_GT(met.kept, 50);
   at::set_num_threads(threads);
 }
 
@@ -130,7 +135,7 @@ TEST(DistributedAttendProperty, OneRankIsTheBackendItself) {
     const DType dtype = *element(DType::kFloat32, DType::kBFloat16);
     const OracleInputs inputs = make_tensors(c, dtype);
     const auto backend = make_magi_backend();
-    const RanksResult got = on_ranks(backend, DistAttnPlan(c.mask, {.cp = 1}, {.stages = 2}), inputs);
+    const RanksResult got = on_ranks(backend, DistAttnPlan(c.mask, {.cp = 1}, {.forward = {.stages = 2}}), inputs);
     const AttentionResults want = run(*backend, c.mask, inputs);
     const auto require = [](const char* name, const at::Tensor& g, const at::Tensor& w) {
       const auto result = close(g, w, {});

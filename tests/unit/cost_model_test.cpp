@@ -80,6 +80,26 @@ TEST(CostModel, GradientsTravelBehindThePartThatMadeThem) {
                                                                     {1, true, true, 46.5, 55.5}});
 }
 
+TEST(CostModel, KeptKeysAreAtHand) {
+  RankWork kept = kTwoStages;
+  kept.keeps_remote_keys = true;
+  expect_spans(timeline(kept, kSlow, kOne, Pass::kBackward), {{-1, false, false, 0, 25},
+                                                              {0, false, false, 25, 30},
+                                                              {0, true, true, 30, 37},
+                                                              {1, false, false, 30, 42.5},
+                                                              {1, true, true, 42.5, 51.5}});
+  EXPECT_EQ(timeline(kept, kSlow, kOne, Pass::kForward).size(), 5u) << "forward receives them as ever";
+}
+
+TEST(CostModel, BackwardGoesThroughItsOwnStages) {
+  RankWork own = kTwoStages;
+  own.backward_stages = {{.area = 7, .tokens_received = 5, .tokens_sent = 7}};
+  EXPECT_EQ(timeline(own, kSlow, kOne, Pass::kForward).size(), 5u);
+  expect_spans(
+      timeline(own, kSlow, kOne, Pass::kBackward),
+      {{0, true, false, 0, 10}, {-1, false, false, 0, 25}, {0, false, false, 25, 42.5}, {0, true, true, 42.5, 52.5}});
+}
+
 TEST(CostModel, WhatIsNotOverlappedSlowsAttention) {
   CostModel busy = kSlow;
   busy.overlap = 0.25;
@@ -116,9 +136,12 @@ TEST(CostModel, ChoosesStagesByLatencyAndBandwidth) {
                              .bytes_per_s = 1e12,
                              .latency_s = 1,
                              .source = "each exchange costs a second"};
-  EXPECT_EQ(choose_stages(mask, dispatch, slow_start, shape), StageOptions());
-  EXPECT_EQ(choose_stages(varlen_mask({64, 64}, MaskType::kCausal), {.cp = 2, .chunk_size = 64}, {}, shape),
-            StageOptions());
+  EXPECT_EQ(choose_overlap(mask, dispatch, kAutoOverlap, slow_start, shape), OverlapOptions());
+  EXPECT_EQ(
+      choose_overlap(varlen_mask({64, 64}, MaskType::kCausal), {.cp = 2, .chunk_size = 64}, kAutoOverlap, {}, shape),
+      OverlapOptions());
+  const OverlapOptions given{.forward = {.stages = 7}, .backward = {.stages = 3}};
+  EXPECT_EQ(choose_overlap(mask, dispatch, given, {}, shape), given) << "nothing is to be chosen";
   // From exchanges that take four times as long as attention to a quarter of it.
   for (const double bytes_per_s : {5e8, 2e9, 8e9}) {
     const CostModel model{.flops_per_s = 1e12,
@@ -128,17 +151,32 @@ TEST(CostModel, ChoosesStagesByLatencyAndBandwidth) {
                           .bytes_per_s = bytes_per_s,
                           .latency_s = 1e-6,
                           .source = "test"};
-    const auto step = [&](const StageOptions& options) {
-      return predict(DistAttnPlan(mask, dispatch, options), model, shape).step_s;
+    const auto predicted = [&](const OverlapOptions& options) {
+      return predict(DistAttnPlan(mask, dispatch, options), model, shape);
     };
-    const StageOptions chosen = choose_stages(mask, dispatch, model, shape);
-    EXPECT_GT(chosen.stages, 1);
+    const OverlapOptions chosen = choose_overlap(mask, dispatch, kAutoOverlap, model, shape);
+    const OverlapOptions backward =
+        choose_overlap(mask, dispatch, {.forward = {.stages = 5}, .backward = {.stages = kAutoStages}}, model, shape);
+    EXPECT_EQ(backward.forward, StageOptions{.stages = 5});
+    EXPECT_EQ(backward.backward, chosen.backward) << "passes are chosen one by one";
+    const OverlapOptions kept =
+        choose_overlap(mask, dispatch, {.forward = {.stages = kAutoStages}, .keep_remote_keys = true}, model, shape);
+    EXPECT_EQ(kept.forward, kept.backward);
+    EXPECT_LE(predicted(kept).step_s, predicted({.forward = kept.forward}).step_s)
+        << "keys that were kept cost nothing";
+    EXPECT_GT(chosen.backward.stages, 1);
+    const Prediction best = predicted(chosen);
     for (const int64_t stages : {1, 2, 4, 8, 16, 32, 64, 128}) {
       for (const double growth : {0.25, 0.5, 1.0, 2.0, 4.0}) {
         if (growth != 1 && stages > 8) continue;
-        EXPECT_LE(step(chosen), 1.03 * step({.stages = stages, .growth = growth}))
-            << stages << " stages that grow " << growth << " times, beside " << chosen.stages << " and "
-            << chosen.growth << " at " << bytes_per_s << " bytes a second";
+        const Prediction other = predicted({.forward = {.stages = stages, .growth = growth}});
+        const auto what = [&](const StageOptions& options) {
+          return std::to_string(stages) + " stages that grow " + std::to_string(growth) + " times, beside " +
+                 std::to_string(options.stages) + " and " + std::to_string(options.growth) + " at " +
+                 std::to_string(bytes_per_s) + " bytes a second";
+        };
+        EXPECT_LE(best.forward_s, 1.03 * other.forward_s) << what(chosen.forward);
+        EXPECT_LE(best.backward_s, 1.03 * other.backward_s) << what(chosen.backward);
       }
     }
   }
@@ -187,19 +225,19 @@ TEST(CostModel, CalibrationIsReadStrictly) {
 TEST(PlanCache, ReturnsThePlanOfAnEqualMask) {
   PlanCache cache({}, 2);
   const DispatchOptions dispatch{.cp = 2, .chunk_size = 4};
-  const auto plan = cache.plan(causal_mask(16, 16), dispatch, 2, {});
+  const auto plan = cache.plan(causal_mask(16, 16), dispatch, {.forward = {.stages = 2}}, {});
   // The same pairs, written down in two slices.
   const AttnMaskSpec same({{{0, 8}, {0, 8}, MaskType::kCausal}, {{8, 16}, {0, 16}, MaskType::kCausal}}, 16, 16);
-  EXPECT_EQ(cache.plan(same, dispatch, 2, {}), plan);
-  EXPECT_NE(cache.plan(same, dispatch, 1, {}), plan);
+  EXPECT_EQ(cache.plan(same, dispatch, {.forward = {.stages = 2}}, {}), plan);
+  EXPECT_NE(cache.plan(same, dispatch, {}, {}), plan);
   EXPECT_EQ(cache.hits(), 1);
   EXPECT_EQ(cache.misses(), 2);
-  EXPECT_EQ(cache.plan(same, dispatch, 2, {}), plan);
-  EXPECT_NE(cache.plan(same, dispatch, kAutoStages, {}), plan);  // the plan of one stage was used longest ago
-  EXPECT_EQ(cache.plan(same, dispatch, 2, {}), plan);
-  cache.plan(same, dispatch, 1, {});
+  EXPECT_EQ(cache.plan(same, dispatch, {.forward = {.stages = 2}}, {}), plan);
+  EXPECT_NE(cache.plan(same, dispatch, kAutoOverlap, {}), plan);  // the plan of one stage was used longest ago
+  EXPECT_EQ(cache.plan(same, dispatch, {.forward = {.stages = 2}}, {}), plan);
+  cache.plan(same, dispatch, {}, {});
   EXPECT_EQ(cache.misses(), 4);
-  EXPECT_NE(cache.plan(same, {.cp = 2, .chunk_size = 2}, 2, {}), plan);
+  EXPECT_NE(cache.plan(same, {.cp = 2, .chunk_size = 2}, {.forward = {.stages = 2}}, {}), plan);
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ TEST(DistAttnPlan, CausalOverTwoRanks) {
 }
 
 TEST(DistAttnPlan, StagesShareRemoteTokensOut) {
-  const DistAttnPlan plan(causal_mask(8, 8), {.cp = 2, .chunk_size = 2}, {.stages = 3});
+  const DistAttnPlan plan(causal_mask(8, 8), {.cp = 2, .chunk_size = 2}, {.forward = {.stages = 3}});
   EXPECT_EQ(plan.stages(), 3);
   Sizes tokens;
   for (const StagePlan& stage : plan.rank(0)->stages) tokens.push_back(count_tokens(stage.keys));
@@ -102,7 +102,7 @@ TEST(DistAttnPlan, StagesAreSamplesOfAllRemoteKeys) {
   for (const AttnMaskSpec& mask : masks) {
     for (const double growth : {1.0, 2.0, 0.5}) {
       const int64_t stages = growth == 1 ? 16 : 4;
-      const DistAttnPlan plan(mask, {.cp = 32, .chunk_size = 128}, {.stages = stages, .growth = growth});
+      const DistAttnPlan plan(mask, {.cp = 32, .chunk_size = 128}, {.forward = {.stages = stages, .growth = growth}});
       std::vector<int64_t> received(stages, 0), most_sent(stages, 0);
       for (const RankWork& work : plan.work()) {
         int64_t area = 0, tokens = 0;
@@ -125,12 +125,30 @@ TEST(DistAttnPlan, StagesAreSamplesOfAllRemoteKeys) {
   }
 }
 
+TEST(DistAttnPlan, BackwardMayHaveStagesOfItsOwn) {
+  const AttnMaskSpec mask = causal_mask(8, 8);
+  const DispatchOptions options{.cp = 2, .chunk_size = 2};
+  const DistAttnPlan alike(mask, options, {.forward = {.stages = 2}});
+  EXPECT_EQ(alike.stages(Pass::kBackward), 2);
+  EXPECT_EQ(&alike.rank(0)->of(Pass::kBackward), &alike.rank(0)->of(Pass::kForward));
+  const DistAttnPlan plan(mask, options, {.forward = {.stages = 3}, .backward = {.stages = 2}});
+  EXPECT_EQ(plan.stages(), 3);
+  EXPECT_EQ(plan.stages(Pass::kBackward), 2);
+  EXPECT_EQ(plan.redundant_tokens(), 0);
+  Sizes tokens;
+  for (const StagePlan& stage : plan.rank(0)->of(Pass::kBackward)) tokens.push_back(count_tokens(stage.keys));
+  EXPECT_EQ(tokens, (Sizes{2, 2}));
+  const DistAttnPlan other = plan.with_mask(full_mask(8, 8));
+  EXPECT_EQ(other.stages(Pass::kBackward), 2);
+}
+
 TEST(DistAttnPlan, WithoutRemoteKeysThereIsNoStage) {
-  const DistAttnPlan documents(varlen_mask({4, 4}, MaskType::kCausal), {.cp = 2, .chunk_size = 4}, {.stages = 2});
+  const DistAttnPlan documents(varlen_mask({4, 4}, MaskType::kCausal), {.cp = 2, .chunk_size = 4},
+                               {.forward = {.stages = 2}});
   EXPECT_EQ(documents.stages(), 0);
   EXPECT_TRUE(documents.rank(1)->stages.empty());
   EXPECT_EQ(documents.rank(1)->cast.dst, (std::vector<Ranks>{{}}));
-  const DistAttnPlan alone(causal_mask(7, 9), {.cp = 1}, {.stages = 2});
+  const DistAttnPlan alone(causal_mask(7, 9), {.cp = 1}, {.forward = {.stages = 2}});
   EXPECT_EQ(alone.stages(), 0);
   EXPECT_EQ(alone.rank(0)->host.mask, causal_mask(7, 9));
   const DistAttnPlan nothing(full_mask(0, 0), {.cp = 3}, {});
@@ -148,19 +166,28 @@ TEST(DistAttnPlan, HashTellsPlansApart) {
   EXPECT_NE(DistAttnPlan(mask, {.cp = 4, .chunk_size = 8}, {}).hash(), hash);
   EXPECT_NE(DistAttnPlan(mask, {.cp = 4, .chunk_size = 4, .pad = true}, {}).hash(), hash);
   EXPECT_NE(DistAttnPlan(mask, {.cp = 4, .chunk_size = 4, .solver = DispatchSolver::kSequential}, {}).hash(), hash);
-  const Hash128 two = DistAttnPlan(mask, options, {.stages = 2}).hash();
+  const Hash128 two = DistAttnPlan(mask, options, {.forward = {.stages = 2}}).hash();
   EXPECT_NE(two, hash);
-  EXPECT_NE(DistAttnPlan(mask, options, {.stages = 2, .growth = 2}).hash(), two);
+  EXPECT_NE(DistAttnPlan(mask, options, {.forward = {.stages = 2, .growth = 2}}).hash(), two);
+  EXPECT_NE(DistAttnPlan(mask, options, {.forward = {.stages = 2}, .backward = {.stages = 1}}).hash(), two);
+  EXPECT_NE(DistAttnPlan(mask, options, {.forward = {.stages = 2}, .keep_remote_keys = true}).hash(), two);
 }
 
 TEST(DistAttnPlan, RefusesStagesAndRanksThatDoNotExist) {
   const DispatchOptions options{.cp = 2, .chunk_size = 4};
   expect_error(ErrorCode::kInvalidArgument, {"stages = 0"},
-               [&] { DistAttnPlan(causal_mask(8, 8), options, {.stages = 0}); });
+               [&] { DistAttnPlan(causal_mask(8, 8), options, {.forward = {.stages = 0}}); });
   expect_error(ErrorCode::kInvalidArgument, {"growth = 9", "[1/8, 8]"},
-               [&] { DistAttnPlan(causal_mask(8, 8), options, {.stages = 2, .growth = 9}); });
+               [&] { DistAttnPlan(causal_mask(8, 8), options, {.forward = {.stages = 2, .growth = 9}}); });
   expect_error(ErrorCode::kInvalidArgument, {"64 stages", "fewer stages"},
-               [&] { DistAttnPlan(causal_mask(8, 8), options, {.stages = 64, .growth = 2}); });
+               [&] { DistAttnPlan(causal_mask(8, 8), options, {.forward = {.stages = 64, .growth = 2}}); });
+  expect_error(ErrorCode::kInvalidArgument, {"stages = 0"}, [&] {
+    DistAttnPlan(causal_mask(8, 8), options, {.forward = {.stages = 2}, .backward = {.stages = 0}});
+  });
+  expect_error(ErrorCode::kInvalidArgument, {"keep_remote_keys", "3 beside 2"}, [&] {
+    DistAttnPlan(causal_mask(8, 8), options,
+                 {.forward = {.stages = 2}, .backward = {.stages = 3}, .keep_remote_keys = true});
+  });
   expect_error(ErrorCode::kInvalidArgument, {"rank 2", "2 ranks"},
                [&] { DistAttnPlan(causal_mask(8, 8), options, {}).rank(2); });
 }

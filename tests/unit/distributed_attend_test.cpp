@@ -43,7 +43,7 @@ class DistributedAttend : public ::testing::Test {
   }
 
   DistAttnPlan plan(int64_t cp, int64_t stages = 2) const {
-    return DistAttnPlan(mask, {.cp = cp, .chunk_size = 3}, {.stages = stages});
+    return DistAttnPlan(mask, {.cp = cp, .chunk_size = 3}, {.forward = {.stages = stages}});
   }
 
   // A rank's own tokens, as leaves.
@@ -98,6 +98,37 @@ TEST_F(DistributedAttend, AutogradGivesWhatOneRankGives) {
       EXPECT_TRUE(at::allclose(own.k.grad(), own_rows(one.k.grad()), 1e-5, 1e-5));
       EXPECT_TRUE(at::allclose(own.v.grad(), own_rows(one.v.grad()), 1e-5, 1e-5));
     });
+  }
+}
+
+// Keys travel again in backward, by its own stages, unless they were kept; gradients go home either way.
+TEST_F(DistributedAttend, BackwardHasItsOwnStagesOrKeepsTheKeys) {
+  const DispatchOptions dispatched{.cp = 4, .chunk_size = 3};
+  const int64_t key_elements = plan(4).tokens_moved() * 2 * (8 + 6);
+  std::vector<at::Tensor> first(4);
+  for (const OverlapOptions& overlap :
+       {OverlapOptions{.forward = {.stages = 2}}, OverlapOptions{.forward = {.stages = 1}, .backward = {.stages = 3}},
+        OverlapOptions{.forward = {.stages = 3}, .keep_remote_keys = true}}) {
+    const DistAttnPlan four(mask, dispatched, overlap);
+    std::atomic<int64_t> sent_forward = 0, sent_backward = 0;
+    run_threads_group(4, kQuick, [&](CpGroup& group) {
+      const AgreedPlan agreed(group, four);
+      const Tensors own = share(four, group.rank());
+      const int64_t before = group.elements_sent();
+      const at::Tensor loss = attend_share(agreed, own).out.sum();
+      sent_forward += group.elements_sent() - before;
+      loss.backward({}, /*retain_graph=*/true);
+      sent_backward += group.elements_sent() - before;
+      at::Tensor& one = first[group.rank()];
+      if (!one.defined()) one = own.k.grad().clone();
+      EXPECT_TRUE(at::allclose(own.k.grad(), one, 1e-5, 1e-6));
+      loss.backward();  // again: kept keys are still there
+      EXPECT_TRUE(at::allclose(own.k.grad(), one * 2, 1e-5, 1e-6));
+    });
+    sent_backward -= sent_forward;
+    EXPECT_EQ(sent_forward, key_elements);
+    EXPECT_EQ(sent_backward, (overlap.keep_remote_keys ? 1 : 2) * key_elements)
+        << "gradients, and keys but for kept ones";
   }
 }
 

@@ -82,7 +82,9 @@ TEST(PlanSimulation, TheOwnSchemeIsItsPlansPrediction) {
   const std::vector<SchemeStep> steps = simulate_schemes(mask, 4, {.chunk_size = 1024}, kModel, kOne);
   EXPECT_EQ(steps[0].scheme, "attnmux");
   EXPECT_EQ(steps[0].chunk_size, 128) << "8 chunks a rank";
-  const DistAttnPlan plan(mask, {.cp = 4, .chunk_size = 128}, {.stages = steps[0].stages, .growth = steps[0].growth});
+  const DistAttnPlan plan(mask, {.cp = 4, .chunk_size = 128},
+                          {.forward = {.stages = steps[0].stages, .growth = steps[0].growth},
+                           .backward = {.stages = steps[0].backward_stages, .growth = steps[0].backward_growth}});
   EXPECT_DOUBLE_EQ(steps[0].step_s, predict(plan, kModel, kOne).step_s);
   EXPECT_DOUBLE_EQ(steps[0].efficiency * 4, steps[0].speedup);
   EXPECT_EQ(steps[0].balance, plan.dispatch().balance());

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "attnmux/cost_model.h"
 #include "attnmux/device.h"
 #include "attnmux/distributed_attend.h"
 #include "attnmux/error.h"
@@ -7,8 +8,10 @@
 #include "attnmux/mask_io.h"
 #include "attnmux/plugin_loader.h"
 #include "attnmux/spelling.h"
+#include "models/io/atomic_file.h"
 #include "models/io/safetensors.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/overlap_flags.h"
 
 namespace attnmux::tool {
 namespace {
@@ -33,10 +36,10 @@ at::Tensor read(const SafetensorsFile& file, const std::string& name, const at::
 }  // namespace
 
 int run_attend(const Arguments& arguments) {
-  std::string input, mask_text, backend_id, device_name = "cpu", output;
+  std::string input, mask_text, backend_id, device_name = "cpu", output, calibration;
   double softmax_scale = 0;
   DispatchOptions dispatch;
-  StageOptions stages;
+  OverlapFlags overlap;
   bool backward = false;
   Flags flags(
       {.name = "attend",
@@ -59,7 +62,8 @@ int run_attend(const Arguments& arguments) {
   flags.add("backward", backward, "also the gradients, from dout");
   flags.add("cp", dispatch.cp, "N", "ranks of this process that share the sequence; tensors come back in global order");
   flags.add("chunk-size", dispatch.chunk_size, "C", "tokens that stay together when the sequence is dealt out");
-  flags.add("stages", stages.stages, "K", "exchanges that keys from other ranks come in");
+  overlap.add_to(flags);
+  flags.add("calibration", calibration, Need::kOptional, "FILE", "costs that \"auto\" stages are chosen by");
   if (!flags.parse(arguments)) return 0;
   const AttnMaskSpec mask = parse_mask(mask_text);
   const at::Device device = open_device(device_name);
@@ -74,7 +78,12 @@ int run_attend(const Arguments& arguments) {
                            .dout = backward ? read(file, "dout", device) : at::Tensor()};
   AttendOptions options;
   if (flags.given("softmax-scale")) options.softmax_scale = softmax_scale;
-  const DistAttnPlan plan(mask, dispatch, stages);
+  const AttentionSize size{.heads_q = tensors.q.dim() > 1 ? tensors.q.size(1) : 1,
+                           .heads_kv = tensors.k.dim() > 1 ? tensors.k.size(1) : 1,
+                           .head_dim = tensors.q.size(-1)};
+  const CostModel model =
+      calibration.empty() ? CostModel() : cost_model_from_json(read_whole_file(calibration), calibration);
+  const DistAttnPlan plan(mask, dispatch, choose_overlap(mask, dispatch, overlap.options(flags), model, size));
   const RanksResult result = attend_on_ranks(backend, plan, tensors, options, {});
   std::vector<NamedTensor> answer{{"out", result.out}, {"lse", result.lse}};
   if (backward) answer.insert(answer.end(), {{"dq", result.dq}, {"dk", result.dk}, {"dv", result.dv}});

@@ -31,7 +31,7 @@ std::vector<NamedPlan> plans_of(const std::vector<NamedMask>& masks, int64_t ran
     const DispatchOptions dispatch{.cp = ranks,
                                    .chunk_size = std::max<int64_t>(mask.total_q() / (ranks * kChunksPerRank), 1)};
     for (const int64_t stages : kCheckedStages) {
-      plans.push_back({name, DistAttnPlan(mask, dispatch, StageOptions{.stages = stages})});
+      plans.push_back({name, DistAttnPlan(mask, dispatch, OverlapOptions{.forward = {.stages = stages}})});
       if (plans.back().plan.stages() == 0) break;  // nothing to exchange, whatever is asked for
     }
   }

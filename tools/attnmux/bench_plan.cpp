@@ -19,12 +19,12 @@ using nlohmann::ordered_json;
 // One row for each mask: how long its group's plan takes.
 class GroupRows {
  public:
-  GroupRows(const DispatchOptions& dispatch, const StageOptions& stages, int repetitions)
-      : dispatch_(dispatch), stages_(stages), repetitions_(repetitions) {}
+  GroupRows(const DispatchOptions& dispatch, const OverlapOptions& overlap, int repetitions)
+      : dispatch_(dispatch), overlap_(overlap), repetitions_(repetitions) {}
 
   void add(const NamedMask& mask) {
-    const DistAttnPlan plan(mask.mask, dispatch_, stages_);
-    const PlanTimes times = time_plan(mask.mask, dispatch_, stages_, repetitions_);
+    const DistAttnPlan plan(mask.mask, dispatch_, overlap_);
+    const PlanTimes times = time_plan(mask.mask, dispatch_, overlap_, repetitions_);
     const int64_t chunks = std::ssize(plan.dispatch().chunk_areas);
     const int64_t slices = std::ssize(mask.mask.disjoint_slices());
     document.push_back({{"mask", mask.name},
@@ -50,7 +50,7 @@ class GroupRows {
 
  private:
   DispatchOptions dispatch_;
-  StageOptions stages_;
+  OverlapOptions overlap_;
   int repetitions_;
 };
 
@@ -91,7 +91,8 @@ AttnMaskSpec columns(int64_t tokens) {
 }
 
 // The usual masks and columns, of ever more tokens on the same ranks.
-std::vector<PlanGrowth> measure_growth(const DispatchOptions& dispatch, const StageOptions& stages, int repetitions) {
+std::vector<PlanGrowth> measure_growth(const DispatchOptions& dispatch, const OverlapOptions& overlap,
+                                       int repetitions) {
   const std::vector<std::string> names{"causal", "documents", "window", "tree", "columns"};
   std::vector<PlanGrowth> rows;
   for (int power = kSmallestGrowth; power <= kLargestGrowth; ++power) {
@@ -103,7 +104,7 @@ std::vector<PlanGrowth> measure_growth(const DispatchOptions& dispatch, const St
       const int64_t chunks = (tokens + dispatch.chunk_size - 1) / dispatch.chunk_size;
       rows.push_back({.mask = names[i],
                       .size = std::ssize(mask.disjoint_slices()) + chunks,
-                      .plan_ms = time_plan(mask, dispatch, stages, repetitions).plan_ms});
+                      .plan_ms = time_plan(mask, dispatch, overlap, repetitions).plan_ms});
     }
   }
   return rows;
@@ -141,9 +142,8 @@ void measure(Rows rows, const std::vector<NamedMask>& masks, bool json) {
 
 int run_bench_plan(const Arguments& arguments) {
   std::string masks, tiles = "128", suites, solver = "min-heap", svg;
-  int64_t repetitions = 20;
+  int64_t repetitions = 20, stages = 1;
   DispatchOptions dispatch;
-  StageOptions stages;
   bool json = false, growth = false;
   Flags flags({.name = "bench plan",
                .usage = "--mask M[;M...] | --suite TOKENS[,TOKENS...] | --growth [--cp N] [flags]",
@@ -166,7 +166,7 @@ int run_bench_plan(const Arguments& arguments) {
   flags.add("cp", dispatch.cp, "N", "ranks");
   flags.add("chunk-size", dispatch.chunk_size, "C", "tokens a chunk");
   flags.add("solver", solver, Need::kOptional, "S", "min-heap, io-aware, sequential or exact");
-  flags.add("stages", stages.stages, "K", "exchanges that remote keys are spread over");
+  flags.add("stages", stages, "K", "exchanges that remote keys are spread over");
   flags.add("reps", repetitions, "N", "repetitions");
   flags.add("json", json, "answer as one JSON document");
   if (!flags.parse(arguments)) return 0;
@@ -179,9 +179,10 @@ int run_bench_plan(const Arguments& arguments) {
   }
   if (!svg.empty() && !growth) throw Error(ErrorCode::kUsage, "attnmux bench plan: --svg goes with --growth");
   dispatch.solver = parse_dispatch_solver(solver);
+  const OverlapOptions overlap{.forward = {.stages = stages}};
   if (growth) {
     if (!flags.given("cp")) dispatch.cp = 64;
-    answer_growth(measure_growth(dispatch, stages, static_cast<int>(repetitions)), svg, json);
+    answer_growth(measure_growth(dispatch, overlap, static_cast<int>(repetitions)), svg, json);
     return 0;
   }
 
@@ -195,7 +196,7 @@ int run_bench_plan(const Arguments& arguments) {
   }
   const int count = static_cast<int>(repetitions);
   if (flags.given("cp")) {
-    measure(GroupRows(dispatch, stages, count), named, json);
+    measure(GroupRows(dispatch, overlap, count), named, json);
   } else {
     measure(TileRows(split(tiles, ',', "tile"), count), named, json);
   }

@@ -25,7 +25,7 @@ AttentionSize CostFlags::shape() const {
 
 CostModel CostFlags::model(const Flags& flags) const {
   CostModel model;
-  if (!calibration.empty()) model = cost_model_from_json(read_whole_file(calibration));
+  if (!calibration.empty()) model = cost_model_from_json(read_whole_file(calibration), calibration);
   const auto overrule = [&](const char* flag, double given, double unit, double* value) {
     if (!flags.given(flag)) return;
     if (!(given > 0)) throw Error(ErrorCode::kUsage, "--" + std::string(flag) + ": a number above 0 is expected");

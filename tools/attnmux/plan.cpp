@@ -6,6 +6,7 @@
 #include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
 #include "tools/attnmux/cost_flags.h"
+#include "tools/attnmux/overlap_flags.h"
 #include "tools/attnmux/plan_output.h"
 #include "tools/attnmux/values.h"
 
@@ -13,15 +14,6 @@ namespace attnmux::tool {
 namespace {
 
 constexpr int kRepetitions = 5;
-
-StageOptions stages_of(const std::string& text, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                       const CostModel& model, const AttentionSize& shape) {
-  if (text == "auto") return choose_stages(mask, dispatch, model, shape);
-  if (text.empty() || text.find_first_not_of("-0123456789") != std::string::npos) {
-    throw Error(ErrorCode::kUsage, "--stages \"" + text + "\": a whole number or \"auto\" is expected");
-  }
-  return {.stages = whole_number(text, "stages")};
-}
 
 // In the words of the flags; the library would speak of its own options.
 void check(const DispatchOptions& dispatch, const AttnMaskSpec& mask, bool chunk_size_given) {
@@ -75,9 +67,10 @@ std::string usual_ranks(const AttnMaskSpec& mask) {
 }  // namespace
 
 int run_plan(const Arguments& arguments) {
-  std::string mask_text, svg, html, tile = "128", solver = "min-heap", stages = "1", simulate_ranks;
+  std::string mask_text, svg, html, tile = "128", solver = "min-heap", simulate_ranks;
   DispatchOptions dispatch;
   CostFlags cost;
+  OverlapFlags overlap_flags;
   int64_t rank = 0;
   bool json = false, simulated = false;
   Flags flags(
@@ -101,7 +94,7 @@ int run_plan(const Arguments& arguments) {
   flags.add("chunk-size", dispatch.chunk_size, "C", "tokens a chunk; the last may be shorter");
   flags.add("pad", dispatch.pad, "pad to a multiple of chunk size x ranks: the same number of tokens on each rank");
   flags.add("solver", solver, Need::kOptional, "S", "who deals chunks out: min-heap, io-aware, sequential or exact");
-  flags.add("stages", stages, Need::kOptional, "K|auto", "exchanges that remote keys are spread over");
+  overlap_flags.add_to(flags);
   flags.add("rank", rank, "R", "the only rank that --json lists; thousands of them make a long document");
   flags.add("simulate", simulated, "predict steps on many ranks, beside other schemes");
   flags.add("simulate-ranks", simulate_ranks, Need::kOptional, "N[,N...]", "instead of 8, 16, ... 4096");
@@ -126,8 +119,8 @@ int run_plan(const Arguments& arguments) {
     throw Error(ErrorCode::kUsage, "--simulate-ranks goes with --simulate");
   }
 
-  const StageOptions stage_options = stages_of(stages, mask, dispatch, model, shape);
-  const DistAttnPlan plan(mask, dispatch, stage_options);
+  const OverlapOptions overlap = choose_overlap(mask, dispatch, overlap_flags.options(flags), model, shape);
+  const DistAttnPlan plan(mask, dispatch, overlap);
   const PlanReport report{.title = mask_text,
                           .mask = make_mask_report(mask, tile_shape, kRepetitions),
                           .plan = &plan,
@@ -145,7 +138,7 @@ int run_plan(const Arguments& arguments) {
   if (!html.empty()) write_file_atomically(html, plan_report_html(report));
   const PlanAnswer answer{.mask = mask,
                           .report = report,
-                          .plan_ms = time_plan(mask, dispatch, stage_options, kRepetitions).plan_ms,
+                          .plan_ms = time_plan(mask, dispatch, overlap, kRepetitions).plan_ms,
                           .rank = flags.given("rank") ? std::optional(static_cast<int32_t>(rank)) : std::nullopt};
   if (json) {
     print_json(answer);

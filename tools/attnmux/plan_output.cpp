@@ -42,11 +42,15 @@ ordered_json tile_plan_json(const MaskReport& report) {
 
 ordered_json rank_json(const DistAttnPlan& plan, int32_t rank) {
   const std::shared_ptr<const RankPlan> part = plan.rank(rank);
-  ordered_json remote = ordered_json::array(), stages = ordered_json::array();
+  ordered_json remote = ordered_json::array();
   for (const Range& range : part->remote_k) remote.push_back({range.begin, range.end});
-  for (const StagePlan& stage : part->stages) {
-    stages.push_back({{"area", stage.mask.area()}, {"tokens", count_tokens(stage.keys)}});
-  }
+  const auto stages = [&](Pass pass) {
+    ordered_json list = ordered_json::array();
+    for (const StagePlan& stage : part->of(pass)) {
+      list.push_back({{"area", stage.mask.area()}, {"tokens", count_tokens(stage.keys)}});
+    }
+    return list;
+  };
   return {{"rank", rank},
           {"chunks", plan.dispatch().chunks_of_rank[rank]},
           {"tokens", plan.dispatch().tokens_of(rank)},
@@ -59,7 +63,8 @@ ordered_json rank_json(const DistAttnPlan& plan, int32_t rank) {
             {"output_splits", part->cast.output_splits},
             {"src", part->cast.src}}},
           {"host_area", part->host.mask.area()},
-          {"stages", std::move(stages)}};
+          {"stages", stages(Pass::kForward)},
+          {"backward_stages", stages(Pass::kBackward)}};
 }
 
 ordered_json cost_json(const CostModel& model, const AttentionSize& shape) {
@@ -82,6 +87,8 @@ ordered_json simulation_json(const PlanReport& report) {
                     {"tokens_received", step.tokens_received},
                     {"stages", step.stages},
                     {"stage_growth", step.growth},
+                    {"backward_stages", step.backward_stages},
+                    {"backward_stage_growth", step.backward_growth},
                     {"chunk_size", step.chunk_size > 0 ? ordered_json(step.chunk_size) : ordered_json()}});
   }
   return {{"cost", cost_json(report.model, report.shape)}, {"rows", std::move(rows)}};
@@ -114,24 +121,26 @@ void print_group(const PlanAnswer& answer) {
   const DispatchPlan& dispatch = plan.dispatch();
   const CostModel& model = answer.report.model;
   const Prediction prediction = predict(plan, model, answer.report.shape);
-  print_table({{"group", ""},
-               {"  ranks", with_separators(dispatch.size())},
-               {"  chunks", with_separators(std::ssize(dispatch.chunk_areas)) + " of " +
-                                with_separators(dispatch.options.chunk_size) + " tokens, dealt by " +
-                                std::string(to_string(dispatch.options.solver))},
-               {"  padding", with_separators(dispatch.padding) + " tokens"},
-               {"  balance", fixed(dispatch.balance(), 4) + "  (largest area / mean)"},
-               {"  tokens moved", with_separators(plan.tokens_moved()) + "  (" +
-                                      with_separators(plan.redundant_tokens()) + " of them redundant)"},
-               {"  stages", with_separators(plan.stages())},
-               {"  predicted step", fixed(prediction.step_s * 1e3, 3) + " ms, of it waiting " +
-                                        fixed(prediction.exposed_s * 1e3, 3) + " ms"},
-               {"  predicted speedup",
-                fixed(prediction.speedup, 2) + "  (efficiency " + fixed(prediction.efficiency * 100, 2) + " %)"},
-               {"  costs", model.source + ": " + fixed(model.flops_per_s / 1e12, 3) + " TFLOP/s, " +
-                               fixed(model.bytes_per_s * 8 / 1e9, 3) + " Gbit/s, " + fixed(model.latency_s * 1e6, 1) +
-                               " us an exchange"},
-               {"  time to plan", fixed(answer.plan_ms, 3) + " ms, median"}});
+  print_table(
+      {{"group", ""},
+       {"  ranks", with_separators(dispatch.size())},
+       {"  chunks", with_separators(std::ssize(dispatch.chunk_areas)) + " of " +
+                        with_separators(dispatch.options.chunk_size) + " tokens, dealt by " +
+                        std::string(to_string(dispatch.options.solver))},
+       {"  padding", with_separators(dispatch.padding) + " tokens"},
+       {"  balance", fixed(dispatch.balance(), 4) + "  (largest area / mean)"},
+       {"  tokens moved", with_separators(plan.tokens_moved()) + "  (" + with_separators(plan.redundant_tokens()) +
+                              " of them redundant)"},
+       {"  stages", with_separators(plan.stages()) + " forward, " + with_separators(plan.stages(Pass::kBackward)) +
+                        " backward" + (plan.overlap().keep_remote_keys ? ", remote keys kept in between" : "")},
+       {"  predicted step",
+        fixed(prediction.step_s * 1e3, 3) + " ms, of it waiting " + fixed(prediction.exposed_s * 1e3, 3) + " ms"},
+       {"  predicted speedup",
+        fixed(prediction.speedup, 2) + "  (efficiency " + fixed(prediction.efficiency * 100, 2) + " %)"},
+       {"  costs", model.source + ": " + fixed(model.flops_per_s / 1e12, 3) + " TFLOP/s, " +
+                       fixed(model.bytes_per_s * 8 / 1e9, 3) + " Gbit/s, " + fixed(model.latency_s * 1e6, 1) +
+                       " us an exchange"},
+       {"  time to plan", fixed(answer.plan_ms, 3) + " ms, median"}});
   std::vector<std::vector<std::string>> table{{"rank", "chunks", "tokens", "area", "received", "ranges"}};
   const std::vector<RankWork> work = plan.work();
   for (int32_t rank = 0; rank < std::min(dispatch.size(), kRanksShown); ++rank) {
@@ -174,7 +183,10 @@ void print_json(const PlanAnswer& answer) {
                           {"pad", dispatch.padding},
                           {"solver", std::string(to_string(dispatch.options.solver))},
                           {"stages", plan.stages()},
-                          {"stage_growth", plan.stage_options().growth},
+                          {"stage_growth", plan.overlap().forward.growth},
+                          {"backward_stages", plan.stages(Pass::kBackward)},
+                          {"backward_stage_growth", plan.overlap().backward.growth},
+                          {"keep_remote_keys", plan.overlap().keep_remote_keys},
                           {"hash", to_string(plan.hash())},
                           {"chunk_areas", dispatch.chunk_areas}};
   ordered_json tail{{"balance", dispatch.balance()},

@@ -1,14 +1,14 @@
 // What a distributed attention call takes, predicted: how many stages pay off, what a group of ranks gains.
 //
 //   CostModel model = cost_model_from_json(text);       // as `attnmux bench comm --output F` measured it
-//   StageOptions stages = choose_stages(mask, {.cp = 64}, model, shape);
-//   Prediction p = predict(DistAttnPlan(mask, {.cp = 64}, stages), model, shape);
+//   OverlapOptions overlap = choose_overlap(mask, {.cp = 64}, kAutoOverlap, model, shape);
+//   Prediction p = predict(DistAttnPlan(mask, {.cp = 64}, overlap), model, shape);
 //
 // A part (own queries against the keys at hand) takes 4 * area * heads_q * head_dim operations at a rate, 2.5 times
 // that backward, plus what its rows and its call cost. An exchange takes its bytes at a bandwidth plus a latency; a
 // rank's exchanges come one after another. A pass is what the runtime does: the exchange behind a part's keys is under
 // way while the part is computed; backward, gradients of a part's keys go home while the next part is computed, and
-// those of the last part behind all. Pure functions.
+// those of the last part behind all. Keys that were kept since forward are at hand. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,6 @@ struct ATTNMUX_API AttentionSize {
   friend bool operator==(const AttentionSize&, const AttentionSize&) = default;
 };
 
-enum class Pass : uint8_t { kForward, kBackward };
 enum class Cargo : uint8_t { kKeys, kGradients };
 
 // The defaults are no measurement: one GPU of the Hopper kind behind a 400 Gbit/s link.
@@ -52,8 +51,8 @@ struct ATTNMUX_API CostModel {
 
 // {"flops_per_s": 5e14, "bytes_per_s": 5e10, "latency_s": 2e-5, "source": ".."} and, where measured,
 // "backward_flops_per_s" (else as forward), "call_s", "row_bytes_per_s" (else free) and "overlap" (else 1). Throws
-// Error(kConfig) naming the key that is missing, unknown or outside its limits.
-ATTNMUX_API CostModel cost_model_from_json(std::string_view json);
+// Error(kConfig) naming `what` and the key that is missing, unknown or outside its limits.
+ATTNMUX_API CostModel cost_model_from_json(std::string_view json, const std::string& what = "calibration");
 ATTNMUX_API std::string to_json(const CostModel& model);
 
 // One thing that one rank does during a pass. The host's part is stage -1.
@@ -82,9 +81,13 @@ struct Prediction {
 };
 ATTNMUX_API Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape);
 
-// The fewest stages, up to 256 of one size or of sizes that grow or shrink, that come within 0.2 % of the shortest step
-// that any of them makes. Plans once: what stages share is taken to be spread evenly over them.
-ATTNMUX_API StageOptions choose_stages(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                                       const CostModel& model, const AttentionSize& shape);
+inline constexpr int64_t kAutoStages = 0;  // to be chosen
+inline constexpr OverlapOptions kAutoOverlap{.forward = {.stages = kAutoStages}};
+
+// `wanted` with each pass of kAutoStages chosen: the fewest stages, up to 256 of one size or of sizes that grow or
+// shrink, that come within 0.2 % of the shortest pass that any of them makes (of the shortest step, where kept keys tie
+// both passes to each other). Plans once: what stages share is taken to be spread evenly over them.
+ATTNMUX_API OverlapOptions choose_overlap(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
+                                          OverlapOptions wanted, const CostModel& model, const AttentionSize& shape);
 
 }  // namespace attnmux

@@ -1,6 +1,6 @@
 // How one mask is computed by a group of ranks: who owns what, who sends what when, and the mask of each part.
 //
-//   DistAttnPlan plan(mask, {.cp = 4}, {.stages = 2});
+//   DistAttnPlan plan(mask, {.cp = 4}, {.forward = {.stages = 2}});
 //   std::shared_ptr<const RankPlan> mine = plan.rank(group.rank());
 //   mine->host.mask;                 // own queries x own keys, local numbers
 //   mine->stages[0].cast;            // the first exchange
@@ -26,10 +26,22 @@ namespace attnmux {
 // Remote tokens are spread over exchanges so that each of them is a sample of all: every stretch of them in it, by its
 // share, and no sender asked by all ranks at once.
 struct StageOptions {
-  int64_t stages = 1;  // exchanges, the same on every rank; at most 1024
+  int64_t stages = 1;  // exchanges; at most 1024
   double growth = 1;   // a stage's tokens / those of the stage before, from 1/8 to 8
   friend bool operator==(const StageOptions&, const StageOptions&) = default;
 };
+
+// How exchanges and attention go side by side. The same on every rank.
+struct OverlapOptions {
+  StageOptions forward = {};
+  StageOptions backward = forward;
+  // Keys and values that arrived in forward stay until backward, which then receives none: less traffic for the memory
+  // of remote_k in each layer. REQUIRES: backward == forward, since kept keys lie as they arrived.
+  bool keep_remote_keys = false;
+  friend bool operator==(const OverlapOptions&, const OverlapOptions&) = default;
+};
+
+enum class Pass : uint8_t { kForward, kBackward };
 
 // Own queries against some keys; both numbered from 0 in local order.
 struct PartPlan {
@@ -48,8 +60,12 @@ struct RankPlan {
   std::vector<Range> queries;   // own global tokens in local order
   std::vector<Range> remote_k;  // keys that own queries attend and others own
   PartPlan host;
-  GroupCastArgs cast;             // all of remote_k in one exchange: what the stages add up to
-  std::vector<StagePlan> stages;  // none where no rank has remote keys
+  GroupCastArgs cast;                           // all of remote_k in one exchange: what the stages add up to
+  std::vector<StagePlan> stages = {};           // none where no rank has remote keys
+  std::vector<StagePlan> backward_stages = {};  // where backward has its own; else it takes those of forward
+  const std::vector<StagePlan>& of(Pass pass) const {
+    return pass == Pass::kForward || backward_stages.empty() ? stages : backward_stages;
+  }
 };
 
 // The size of a rank's parts, without their masks.
@@ -62,24 +78,29 @@ struct RankWork {
   int64_t queries = 0;
   int64_t host_area = 0;
   std::vector<StageWork> stages;
+  std::vector<StageWork> backward_stages = {};  // where backward has its own
+  bool keeps_remote_keys = false;
+  const std::vector<StageWork>& of(Pass pass) const {
+    return pass == Pass::kForward || backward_stages.empty() ? stages : backward_stages;
+  }
 };
 
 class ATTNMUX_API DistAttnPlan {
  public:
-  DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages);
+  DistAttnPlan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const OverlapOptions& overlap);
 
-  // Another mask over the same tokens, which stay where this plan puts them: e.g. that of layers with a window. As many
-  // stages. Throws Error(kInvalidArgument) for a mask of other totals.
+  // Another mask over the same tokens, which stay where this plan puts them: e.g. that of layers with a window. The
+  // same overlap. Throws Error(kInvalidArgument) for a mask of other totals.
   DistAttnPlan with_mask(const AttnMaskSpec& mask) const;
 
   const AttnMaskSpec& mask() const;
   const DispatchPlan& dispatch() const;
-  int64_t stages() const;
-  const StageOptions& stage_options() const;  // as asked for; stages() is 0 where no rank has remote keys
+  int64_t stages(Pass pass = Pass::kForward) const;
+  const OverlapOptions& overlap() const;  // as asked for; stages() is 0 where no rank has remote keys
   // Derived when first asked for, then kept.
   std::shared_ptr<const RankPlan> rank(int32_t rank) const;
   std::vector<RankWork> work() const;  // of all ranks; for thousands of them a matter of milliseconds
-  int64_t tokens_moved() const;        // over all ranks
+  int64_t tokens_moved() const;        // over all ranks, each time that keys are exchanged
   int64_t redundant_tokens() const;    // counted from the exchanges' arguments; 0
   Hash128 hash() const;                // of mask, options and dispatch
 

@@ -1,12 +1,13 @@
 // Attention of one sequence over a group of ranks: each brings its own tokens and gets its own rows of the whole mask.
 //
-//   const AgreedPlan plan(group, DistAttnPlan(mask, {.cp = group.size()}, {.stages = 2}));
+//   const AgreedPlan plan(group, DistAttnPlan(mask, {.cp = group.size()}, {.forward = {.stages = 2}}));
 //   AttendResult mine = distributed_attend(backend, plan, q, k, v, {}, cache);    // own tokens, in local order
 //   mine.out.backward(dout);
 //
 // Keys and values that a rank lacks arrive in the plan's stages, each under way while what came before it is computed;
-// the parts are merged by their lse. Backward fetches them again and sends dk and dv home, likewise. Parts are merged
-// and gradients summed in fp32 (fp64 for fp64), each result is rounded once.
+// the parts are merged by their lse. Backward fetches them again, in stages of its own (or has kept them, if the plan
+// says so), and sends dk and dv home, likewise. Parts are merged and gradients summed in fp32 (fp64 for fp64), each
+// result is rounded once.
 //
 // Collective, backward too: every rank of the group makes the same calls in the same order, those without work
 // included, each from one thread.

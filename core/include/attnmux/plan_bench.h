@@ -15,7 +15,7 @@ struct PlanTimes {
 };
 
 // The rank is the middle one. Throws Error(kInvalidArgument) for repetitions below 1 and as DistAttnPlan does.
-ATTNMUX_API PlanTimes time_plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch, const StageOptions& stages,
-                                int repetitions);
+ATTNMUX_API PlanTimes time_plan(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
+                                const OverlapOptions& overlap, int repetitions);
 
 }  // namespace attnmux

@@ -16,7 +16,7 @@
 
 namespace attnmux {
 
-// attnmux: chunks dealt out by area, only keys that are needed, the best stages (choose_stages).
+// attnmux: chunks dealt out by area, only keys that are needed, the best stages (choose_overlap).
 // ring: zigzag shards (rank r of n owns blocks r and 2n - 1 - r of 2n), every rank's keys visit every rank, one hop
 //   hides behind the attention with the last block; masked pairs cost nothing, and ranks never wait for slower
 //   neighbours. Behind the last block its keys' gradients have one hop to go home.
@@ -27,6 +27,8 @@ struct SchemeStep {
   int64_t chunk_size = 0;       // attnmux only
   int64_t stages = 0;           // exchanges of one forward pass
   double growth = 1;            // of stages, attnmux only
+  int64_t backward_stages = 0;  // exchanges of keys in one backward pass
+  double backward_growth = 1;
   int64_t tokens_received = 0;  // by the rank that receives most, in one forward pass
   double balance = 1;           // largest area of a rank / mean area
   double step_s = 0;

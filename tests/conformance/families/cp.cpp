@@ -38,7 +38,7 @@ using BackendOfRank = std::function<std::shared_ptr<const AttentionBackend>(int3
 // Forward and backward as a training step runs them, on every rank. Throws what a rank threw.
 Results attend_over_ranks(const Setup& setup, const BackendOfRank& backend) {
   const Case& c = setup.c;
-  const DistAttnPlan plan(setup.mask.spec, {.cp = c.cp, .chunk_size = c.chunk}, {.stages = c.stages});
+  const DistAttnPlan plan(setup.mask.spec, {.cp = c.cp, .chunk_size = c.chunk}, {.forward = {.stages = c.stages}});
   const at::TensorOptions wide = at::TensorOptions().dtype(c.dt == DType::kFloat64 ? at::kDouble : at::kFloat);
   const Results whole{.out = at::empty({c.sq, c.hq, c.head_dim_v()}, setup.in.q.options()),
                       .lse = at::empty({c.sq, c.hq}, wide),

@@ -108,6 +108,10 @@ TEST(TrainConfig, RanksDecideTheBatchAndTheLongestChunk) {
                       {"parallel.chunk_size is 65", "data.seq_len = 64", "at most 32"});
   expect_config_error(with("[parallel]\ncp = 0\nchunk_size = 0\nstages = -1\n"),
                       {"parallel.cp is 0", "parallel.chunk_size is 0", "parallel.stages is -1"});
+  expect_config_error(with("[parallel]\nstages = 2\nbackward_stages = 3\nkeep_remote_keys = true\n"),
+                      {"parallel.backward_stages is 3", "stages = 2", "keep_remote_keys"});
+  expect_config_error(with("[parallel]\nstages = 2\ncalibration = \"c.json\"\n"),
+                      {"parallel.calibration decides nothing", "set one of them to 0"});
 }
 
 // --- the ranks that a launcher started, as each of them sees it ---

@@ -74,14 +74,17 @@ TEST_P(RanksRun, LossesAreThoseOfOneRank) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, RanksRun,
-                         ::testing::Values(Ranks{"cp2", 1, 2, {"chunk_size=8"}, ""},
-                                           Ranks{"cp4_three_stages", 1, 4, {"chunk_size=5", "stages=3"}, ""},
-                                           Ranks{"cp2_stages_chosen", 1, 2, {"chunk_size=8", "stages=0"}, ""},
-                                           Ranks{"dp2_cp2", 2, 2, {"chunk_size=8"}, ""}, Ranks{"dp2", 2, 1, {}, ""},
-                                           Ranks{"ranks_without_tokens", 1, 4, {"chunk_size=24"}, ""},
-                                           Ranks{"short_documents", 1, 2, {"chunk_size=40"}, "packing=false"}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    , RanksRun,
+    ::testing::Values(Ranks{"cp2", 1, 2, {"chunk_size=8"}, ""},
+                      Ranks{"cp4_three_stages", 1, 4, {"chunk_size=5", "stages=3"}, ""},
+                      Ranks{"cp3_backward_stages", 1, 3, {"chunk_size=5", "backward_stages=3"}, ""},
+                      Ranks{"cp3_kept_keys", 1, 3, {"chunk_size=5", "stages=2", "keep_remote_keys=true"}, ""},
+                      Ranks{"cp2_stages_chosen", 1, 2, {"chunk_size=8", "stages=0"}, ""},
+                      Ranks{"dp2_cp2", 2, 2, {"chunk_size=8"}, ""}, Ranks{"dp2", 2, 1, {}, ""},
+                      Ranks{"ranks_without_tokens", 1, 4, {"chunk_size=24"}, ""},
+                      Ranks{"short_documents", 1, 2, {"chunk_size=40"}, "packing=false"}),
+    [](const auto& info) { return info.param.name; });
 
 class ParallelRun : public testing::TinyRun {
  protected:
@@ -106,10 +109,13 @@ TEST_F(ParallelRun, GoesOnBitForBit) {
             read_whole_file(dir.file("whole/checkpoints/step-00000008/model.safetensors")));
 }
 
-TEST_F(ParallelRun, ActivationCheckpointingChangesNoNumber) {
+TEST_F(ParallelRun, ActivationCheckpointingAndKeptKeysChangeNoNumber) {
   const auto plain = numbers(run(into("plain")).metrics);
   std::vector<std::string> sets = into("recomputed");
   sets.emplace_back("train.activation_checkpointing=true");
+  EXPECT_EQ(numbers(run(sets).metrics), plain);
+  sets = into("recomputed_with_kept_keys");
+  sets.insert(sets.end(), {"train.activation_checkpointing=true", "parallel.keep_remote_keys=true"});
   EXPECT_EQ(numbers(run(sets).metrics), plain);
 }
 
@@ -118,6 +124,26 @@ TEST_F(ParallelRun, Bf16Trains) {
   sets.emplace_back("train.dtype=bf16");
   const TrainResult result = run(sets);
   EXPECT_LT(result.metrics.back().loss, result.metrics[1].loss);
+}
+
+// A link so slow to start that one exchange is best; without that file the assumed link takes more.
+TEST_F(ParallelRun, StagesAreChosenByTheCalibration) {
+  const auto stages = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> sets{"parallel.cp=2", "parallel.chunk_size=8", "parallel.stages=0"};
+    sets.insert(sets.end(), more.begin(), more.end());
+    const TrainPlan run = plan(sets);
+    const AttnMaskSpec mask = causal_mask(1 << 16, 1 << 16);
+    return run.plans->plan(mask, {.cp = 8}, {.forward = {.stages = kAutoStages}}, {})->stages();
+  };
+  write_file_atomically(
+      dir.file("slow.json"),
+      R"({"flops_per_s": 1e12, "bytes_per_s": 1e12, "latency_s": 9, "source": "each costs nine seconds"})");
+  EXPECT_GT(stages({"train.output=" + dir.file("a")}), 1);
+  EXPECT_EQ(stages({"train.output=" + dir.file("b"), "parallel.calibration=" + dir.file("slow.json")}), 1);
+  write_file_atomically(dir.file("bad.json"), R"({"flops_per_s": 1e12})");
+  expect_error(ErrorCode::kConfig, {"bad.json", "bytes_per_s"}, [&] {
+    stages({"train.output=" + dir.file("c"), "parallel.calibration=" + dir.file("bad.json")});
+  });
 }
 
 // 1 + 2^-9 is a number of fp32, and 1 in bf16.
