@@ -84,7 +84,9 @@ void MpiRuntime::connect(const CpGroupOptions& options) {
     throw Error(ErrorCode::kCommError, "group \"mpi\": MPI_Init has not returned within " +
                                            std::to_string(patience.count()) + " ms on rank " +
                                            std::to_string(launched.rank) + " of " + std::to_string(launched.size) +
-                                           ": another rank has not come to it");
+                                           " (the deadline, and " + std::to_string(kStartup.count()) +
+                                           " ms for processes to start): another rank has not come to it; before that "
+                                           "ranks cannot tell which");
   }
   is_started.get();
   if (size_ == launched.size && rank_ == launched.rank) return;

@@ -145,7 +145,7 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
   const std::vector<int64_t> tokens = exchange_tokens(options);
   const int64_t rows = options.mask.total_q();
   at::Tensor seconds;
-  run_threads_group(static_cast<int32_t>(options.ranks), {}, [&](CpGroup& group) {
+  run_threads_group(options.ranks, {}, [&](CpGroup& group) {
     const c10::NoGradGuard no_grad;
     PreparedCache cache;
     const Inputs in(1, 1, size);

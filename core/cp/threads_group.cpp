@@ -171,11 +171,15 @@ void throw_first_error(const ThreadsWorld& world, const std::vector<RankThread>&
 
 }  // namespace
 
-void run_threads_group(int32_t size, const CpGroupOptions& options, const std::function<void(CpGroup& group)>& body) {
+void run_threads_group(int64_t ranks_wanted, const CpGroupOptions& options,
+                       const std::function<void(CpGroup& group)>& body) {
   check_options(options);
-  if (size < 1) {
-    throw Error(ErrorCode::kInvalidArgument, "threads group: " + std::to_string(size) + " ranks; it takes one or more");
+  if (ranks_wanted < 1 || ranks_wanted > kMostThreadRanks) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "threads group: " + std::to_string(ranks_wanted) + " ranks; it takes one or more, at most " +
+                    std::to_string(kMostThreadRanks) + ", as each is two threads of this process; more are processes");
   }
+  const auto size = static_cast<int32_t>(ranks_wanted);
   if (size == 1) return body(*single_rank_group());
   const RestoreThreadCount restore;
   const at::ThreadLocalState caller;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "attnmux/error.h"
+#include "attnmux/json_problem.h"
 #include "attnmux/spelling.h"
 
 namespace attnmux {
@@ -26,9 +27,7 @@ nlohmann::json parse_json(std::string_view text) {
   try {
     return nlohmann::json::parse(text, watch);
   } catch (const nlohmann::json::exception& error) {
-    const std::string what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
-    const size_t tag = what.find("] ");
-    throw Error(ErrorCode::kConfig, "not JSON: " + (tag == std::string::npos ? what : what.substr(tag + 2)));
+    throw Error(ErrorCode::kConfig, "not JSON: " + json_problem(error.what(), text) + "; correct it there");
   }
 }
 

@@ -98,10 +98,15 @@ class Options {
 };
 
 std::string read_file(const std::string& path) {
+  constexpr char kRemedy[] = "; a mask is a form such as causal:4096, or the path of a FILE.json";
   std::error_code ignored;  // a folder is told from other failures only to say so
-  if (std::filesystem::is_directory(path, ignored)) throw Error(ErrorCode::kBadFile, path + " is a folder, not a file");
+  if (std::filesystem::is_directory(path, ignored)) {
+    throw Error(ErrorCode::kBadFile, "mask file " + path + " is a folder, not a file" + kRemedy);
+  }
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(ErrorCode::kBadFile, "cannot open " + path + ": " + std::strerror(errno));
+  if (!file) {
+    throw Error(ErrorCode::kBadFile, "cannot open the mask file " + path + ": " + std::strerror(errno) + kRemedy);
+  }
   std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (file.bad()) throw Error(ErrorCode::kBadFile, "cannot read " + path + ": " + std::strerror(errno));
   return content;
@@ -179,6 +184,7 @@ const std::vector<Form>& forms() {
       {"chunked", "chunked:N,chunk=C", chunked},
       {"tree", "tree:FILE.json",
        [](std::string_view path) {
+         if (path.empty()) refuse("no file is named");
          return from_file(std::string(path), [](std::string_view json) { return prefix_tree_from_json(json).mask; });
        }},
       {"bidirectional-spans", "bidirectional-spans:N,A-B,C-D", bidirectional_spans},

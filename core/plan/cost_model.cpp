@@ -23,8 +23,9 @@ int64_t bytes_of(DType dtype) {
   return 0;
 }
 
-constexpr double kBackwardOperations = 2.5;  // five matrix products where forward has two
-constexpr double kWorthStages = 1.002;       // of the shortest step
+constexpr double kBackwardOperations = 2.5;     // five matrix products where forward has two
+constexpr double kLeast = 1e-15, kMost = 1e24;  // of a calibration's numbers, so that times are numbers, too
+constexpr double kWorthStages = 1.002;          // of the shortest step
 constexpr int64_t kStages[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
 constexpr double kGrowths[] = {1, 0.5, 2, 0.25, 4};
 constexpr double kMostDoublings = 16;  // from the smallest stage to the largest
@@ -144,13 +145,21 @@ double CostModel::exchange_s(int64_t tokens, const AttentionSize& shape, Cargo c
 }
 
 CostModel cost_model_from_json(std::string_view json, const std::string& what) {
-  const nlohmann::json document = parse_json(json);
+  const nlohmann::json document = [&] {
+    try {
+      return parse_json(json);
+    } catch (const Error& error) {
+      throw Error(error.code(), what + ": " + error.what());
+    }
+  }();
   const JsonReader reader(document, what);
   reader.check_keys({"flops_per_s", "bytes_per_s", "latency_s", "source"},
                     {"backward_flops_per_s", "call_s", "row_bytes_per_s", "overlap"});
   const auto positive = [&](const std::string& key) {
     const double value = reader.at(key).number();
-    if (!(value > 0)) reader.at(key).refuse("is " + std::to_string(value) + "; a number above 0 is expected");
+    if (!(value > kLeast && value < kMost)) {
+      reader.at(key).refuse("is " + std::to_string(value) + "; a number above 0 is expected (1e-15 to 1e24)");
+    }
     return value;
   };
   const auto measured = [&](const std::string& key, double otherwise) {

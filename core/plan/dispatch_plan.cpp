@@ -14,7 +14,6 @@
 namespace attnmux {
 namespace {
 
-constexpr int64_t kMostRanks = int64_t{1} << 20;
 constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorCode::kInvalidArgument, "dispatch: " + what); }

@@ -66,7 +66,7 @@ struct RankStep {
   double computed = 0;
 };
 
-// What one rank sends on in one hop, or receives at once: keys, backward their gradients, too.
+// What one rank sends on in one hop of the ring: keys, backward their gradients, too.
 double moved_s(int64_t tokens, const CostModel& model, const AttentionSize& shape, Pass pass) {
   const double keys = model.exchange_s(tokens, shape, Cargo::kKeys);
   if (pass == Pass::kForward || tokens == 0) return keys;
@@ -95,7 +95,8 @@ RankStep all_gather_step(int64_t area, int64_t rows, int64_t others, const CostM
   for (const Pass pass : kPasses) {
     const double calc = model.part_s(area, rows, shape, pass);
     step.computed += calc;
-    step.seconds += moved_s(others, model, shape, pass) + calc;
+    step.seconds += model.exchange_s(others, shape, Cargo::kKeys) + calc;
+    if (pass == Pass::kBackward) step.seconds += model.exchange_s(others, shape, Cargo::kGradients);
   }
   return step;
 }
@@ -106,13 +107,19 @@ void keep_slowest(const RankStep& rank, SchemeStep* step) {
   step->exposed_s = rank.seconds - rank.computed;
 }
 
-SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const CostModel& model,
-                   const AttentionSize& shape) {
-  while (dispatch.chunk_size > kSmallestChunk && mask.total_q() < dispatch.cp * kChunksPerRank * dispatch.chunk_size) {
-    dispatch.chunk_size = std::max(dispatch.chunk_size / 2, kSmallestChunk);
-  }
-  dispatch.chunk_size = std::clamp<int64_t>(dispatch.chunk_size, 1, std::max<int64_t>(mask.total_q(), 1));
-  const DistAttnPlan plan(mask, dispatch, choose_overlap(mask, dispatch, kAutoOverlap, model, shape));
+// Tokens a chunk, so that each rank has as many chunks as any other: as many as it takes, at least 8, but fewer where
+// they would be shorter than 64 tokens.
+int64_t even_chunks(int64_t tokens, const DispatchOptions& dispatch) {
+  const auto chunk = [&](int64_t of_rank) { return (tokens + dispatch.cp * of_rank - 1) / (dispatch.cp * of_rank); };
+  const int64_t needed = (tokens + dispatch.cp * dispatch.chunk_size - 1) / (dispatch.cp * dispatch.chunk_size);
+  const int64_t longest = std::max<int64_t>(tokens / (dispatch.cp * kSmallestChunk), 1);
+  return std::max<int64_t>(chunk(std::min(std::max(needed, kChunksPerRank), longest)), 1);
+}
+
+SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const OverlapOptions& overlap,
+                   const CostModel& model, const AttentionSize& shape) {
+  dispatch.chunk_size = even_chunks(mask.total_q(), dispatch);
+  const DistAttnPlan plan(mask, dispatch, choose_overlap(mask, dispatch, overlap, model, shape));
   const Prediction prediction = predict(plan, model, shape);
   SchemeStep step{.scheme = "attnmux",
                   .ranks = dispatch.cp,
@@ -135,9 +142,10 @@ SchemeStep planned(const AttnMaskSpec& mask, DispatchOptions dispatch, const Cos
 }  // namespace
 
 std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks, DispatchOptions dispatch,
-                                         const CostModel& model, const AttentionSize& shape) {
+                                         const OverlapOptions& overlap, const CostModel& model,
+                                         const AttentionSize& shape) {
   dispatch.cp = ranks;
-  std::vector<SchemeStep> steps{planned(mask, dispatch, model, shape),
+  std::vector<SchemeStep> steps{planned(mask, dispatch, overlap, model, shape),
                                 {.scheme = "ring", .ranks = ranks, .stages = ranks - 1, .backward_stages = ranks - 1},
                                 {.scheme = "all-gather", .ranks = ranks, .stages = 1, .backward_stages = 1}};
 

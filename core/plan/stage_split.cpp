@@ -10,7 +10,6 @@
 namespace attnmux {
 namespace {
 
-constexpr int64_t kMostStages = 1024;
 constexpr double kMostGrowth = 8;
 constexpr double kMostDoublings = 32;  // from the smallest stage to the largest
 constexpr int64_t kBands = 8;          // even: each band that is dealt forwards has one that is dealt backwards

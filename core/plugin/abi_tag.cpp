@@ -13,6 +13,8 @@
 namespace attnmux {
 namespace {
 
+constexpr char kWhatAPluginIs[] =
+    ". A plugin is a shared library (*.so) built with attnmux_add_plugin(): name one, or build it again.";
 constexpr size_t kMaxSection = 4096;  // a tag is some 200 bytes; room for what later minor versions append
 
 // One line of the table that both compares tags and prints them.
@@ -165,7 +167,7 @@ AbiTag read_abi_tag(const std::string& file) {
     throw Error(ErrorCode::kNotFound,
                 file + ": cannot be opened: " + std::strerror(errno) + ". Name an existing plugin library.");
   }
-  if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::kNotElf, file + ": is not a regular file");
+  if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::kNotElf, file + ": is not a regular file" + kWhatAPluginIs);
 
   const ReadAt read_at = [&](uint64_t offset, void* to, size_t size) {
     while (size > 0) {
@@ -182,12 +184,13 @@ AbiTag read_abi_tag(const std::string& file) {
   switch (section.status) {
     case ElfStatus::kFound: break;
     case ElfStatus::kNotElf:
-      throw Error(ErrorCode::kNotElf, file + ": is not a complete shared library: " + section.problem);
+      throw Error(ErrorCode::kNotElf, file + ": is not a complete shared library: " + section.problem + kWhatAPluginIs);
     case ElfStatus::kNoSection:
       throw Error(ErrorCode::kNoTag,
                   file + ": is not an attnmux plugin: " + section.problem +
                       ". A plugin holds ATTNMUX_PLUGIN(...) and is built with attnmux_add_plugin().");
-    case ElfStatus::kDamagedSection: throw Error(ErrorCode::kTagCorrupt, file + ": " + section.problem);
+    case ElfStatus::kDamagedSection:
+      throw Error(ErrorCode::kTagCorrupt, file + ": " + section.problem + kWhatAPluginIs);
   }
   return parse_tag(file, section.bytes);
 }

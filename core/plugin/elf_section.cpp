@@ -38,7 +38,6 @@ std::string range(uint64_t offset, uint64_t length) {
 
 // Empty: a shared object for this machine.
 std::string header_problem(const Elf64_Ehdr& header) {
-  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return "the file does not begin with the ELF magic";
   if (header.e_ident[EI_CLASS] != ELFCLASS64) return "the file is not 64-bit ELF";
   if (header.e_ident[EI_DATA] != ELFDATA2LSB) return "the file is not little-endian ELF";
   if (header.e_type != ET_DYN)
@@ -55,6 +54,10 @@ std::string header_problem(const Elf64_Ehdr& header) {
 ElfSection read_elf_section(uint64_t file_size, const ReadAt& read_at, std::string_view name, size_t max_size) {
   const Window file(file_size, read_at);
   Elf64_Ehdr header{};
+  // Before the length: a short text is told that it is no library, not that it is cut off.
+  if (!file.read(0, header.e_ident, SELFMAG) || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
+    return not_elf("the file does not begin with the ELF magic");
+  }
   if (!file.read(0, &header, sizeof header)) {
     return not_elf("the file has " + std::to_string(file_size) + " bytes, an ELF header alone has " +
                    std::to_string(sizeof header));

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "attnmux/error.h"
+#include "attnmux/json_problem.h"
 #include "attnmux/selection_policy.h"
 
 namespace attnmux {
@@ -39,13 +40,19 @@ std::optional<SelectionPolicy> policy_from_config_json(const std::string& json, 
   try {
     config = nlohmann::json::parse(json);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kConfig, file_name + ": not valid JSON: " + error.what());
+    throw Error(ErrorCode::kConfig, file_name + ": not valid JSON: " + json_problem(error.what(), json) +
+                                        "; correct it there, or fetch the file again");
   }
   if (!config.is_object()) throw Error(ErrorCode::kConfig, file_name + ": a JSON object is expected");
   std::vector<Named> found;
   read(config, "_attn_implementation", "_attn_implementation", file_name, found);
   read(config, "attn_implementation", "attn_implementation", file_name, found);
-  if (const auto backend = config.find("backend"); backend != config.end() && backend->is_object()) {
+  if (const auto backend = config.find("backend"); backend != config.end() && !backend->is_null()) {
+    if (!backend->is_object()) {
+      throw Error(ErrorCode::kConfig,
+                  file_name + ": key \"backend\" must be an object like {\"attn\": \"magi\"}, got " +
+                      std::string(backend->type_name()) + "; a name alone is the value of \"attn_implementation\"");
+    }
     read(*backend, "attn", "backend.attn", file_name, found);
   }
   if (found.empty()) return std::nullopt;

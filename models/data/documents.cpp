@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "attnmux/error.h"
 #include "models/io/atomic_file.h"
+#include "models/io/json_node.h"
 #include "models/io/utf8.h"
 
 namespace attnmux {
@@ -33,21 +33,16 @@ Document read_text(const std::string& path) {
 }
 
 Document parse_line(std::string_view line, const std::string& origin, const std::string& folder) {
-  nlohmann::json object;
-  try {
-    object = nlohmann::json::parse(line);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorCode::kBadFile, origin + ": not JSON: " + error.what());
-  }
-  if (object.is_object() && object.contains("messages")) {
+  const JsonNode object = JsonNode::parse(line, origin, ErrorCode::kBadFile);
+  if (object.has("messages")) {
     return {.text = "", .origin = origin, .conversation = parse_conversation(line, origin, folder)};
   }
-  if (!object.is_object() || !object.contains("text") || !object["text"].is_string()) {
+  if (!object.has("text") || !object.at("text").is_string()) {
     throw Error(ErrorCode::kBadFile, origin +
                                          ": expected an object with a string \"text\", e.g. {\"text\": \"...\"}, or "
                                          "with \"messages\"");
   }
-  Document document{object["text"].get<std::string>(), origin};
+  Document document{object.at("text").text(), origin};
   if (is_blank(document.text)) {
     throw Error(ErrorCode::kBadFile, origin + ": \"text\" is empty; remove the line or give it text");
   }

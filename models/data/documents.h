@@ -36,7 +36,8 @@ struct TokenizedDocument {
 };
 
 // Throws Error(kBadFile) naming file and line: missing file, nothing but blanks, invalid UTF-8 (with the byte's
-// offset), a line that is not JSON or has neither a string "text" nor "messages", and what parse_conversation() throws.
+// offset), a line that is not JSON, repeats a key, or has neither a string "text" nor "messages", and what
+// parse_conversation() throws.
 std::vector<Document> read_documents(DataKind kind, const std::vector<std::string>& paths);
 
 // Tokens of a text, closed by `eos_id`. The tokenizer's own special tokens (BOS, EOS) are not added.

@@ -33,7 +33,25 @@ bool is_special(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
 }
 
+bool is_folder(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
 }  // namespace
+
+void check_output_path(const std::string& path) {
+  if (path.empty() || is_special(path)) return;
+  if (is_folder(path)) throw Error(ErrorCode::kUsage, path + ": is a folder; name a file in it to be written");
+  const std::string folder = folder_of(path);
+  if (!is_folder(folder)) {
+    throw Error(ErrorCode::kUsage, path + ": cannot be written, " + folder + " is no folder; make it or name another");
+  }
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+    throw Error(ErrorCode::kUsage,
+                path + ": cannot be written to " + folder + ": " + std::strerror(errno) + "; name another folder");
+  }
+}
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   if (is_special(path_)) {
@@ -96,6 +114,7 @@ void write_file_atomically(const std::string& path, std::string_view contents) {
 std::string read_whole_file(const std::string& path) {
   errno = 0;
   std::ifstream file(path, std::ios::binary);
+  if (is_folder(path)) throw Error(ErrorCode::kBadFile, path + ": is a folder; a file is expected");
   if (!file) {
     throw Error(ErrorCode::kBadFile, path + ": cannot open it for reading: " + std::strerror(errno));
   }

@@ -35,6 +35,10 @@ class AtomicFile {
 // AtomicFile in one call.
 void write_file_atomically(const std::string& path, std::string_view contents);
 
+// Whether a file can be written there, before the work whose result it shall hold. Nothing for an empty path. Throws
+// Error(kUsage) for a folder, a file in a folder that does not exist or may not be written to, naming both.
+void check_output_path(const std::string& path);
+
 // The whole file as bytes. Throws Error(kBadFile) naming the file and the system's reason.
 std::string read_whole_file(const std::string& path);
 

@@ -153,13 +153,24 @@ void read_attn_implementation(const JsonNode& root, ModelConfig& config) {
   for (const char* key : {"attn_implementation", "_attn_implementation"}) {
     if (root.has(key)) take(root.at(key));
   }
-  if (root.has("backend") && root.at("backend").has("attn")) take(root.at("backend").at("attn"));
+  if (!root.has("backend")) return;
+  const JsonNode backend = root.at("backend");
+  if (!backend.is_object()) {
+    backend.fail("an object like {\"attn\": \"magi\"} is expected; a name alone is the value of attn_implementation");
+  }
+  if (backend.has("attn")) take(backend.at("attn"));
 }
 
 LayerType layer_type(const JsonNode& name) {
   if (name.text() == "full_attention") return LayerType::kFull;
   if (name.text() == "sliding_attention") return LayerType::kSliding;
   name.fail("built are \"full_attention\" and \"sliding_attention\"");
+}
+
+void check_layer_count(const JsonNode& names, int64_t layers) {
+  if (static_cast<int64_t>(names.elements().size()) == layers) return;
+  names.fail("it has " + std::to_string(names.elements().size()) +
+             " names, one for each layer is expected; num_hidden_layers is " + std::to_string(layers));
 }
 
 bool is_present(const JsonNode& object, const std::string& key) {
@@ -225,15 +236,13 @@ void refuse_sliding_layers(const JsonNode& root) {
   for (const JsonNode& type : root.at("layer_types").elements()) {
     if (type.text() != "full_attention") type.fail("built is \"full_attention\"");
   }
+  check_layer_count(root.at("layer_types"), root.at("num_hidden_layers").integer());
 }
 
 void read_layer_types(const JsonNode& root, ModelConfig& config) {
   if (!root.has("layer_types")) return;
   const std::vector<JsonNode> names = root.at("layer_types").elements();
-  if (static_cast<int64_t>(names.size()) != config.num_hidden_layers) {
-    root.at("layer_types")
-        .fail("one name for each layer is expected; num_hidden_layers is " + std::to_string(config.num_hidden_layers));
-  }
+  check_layer_count(root.at("layer_types"), config.num_hidden_layers);
   for (size_t layer = 0; layer < names.size(); ++layer) {
     config.layer_types[layer] = layer_type(names[layer]);
     if (config.layer_types[layer] == LayerType::kSliding && !config.sliding_window) {

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "attnmux/json_problem.h"
+
 namespace attnmux {
 namespace {
 
@@ -42,9 +44,12 @@ JsonNode JsonNode::parse(std::string_view text, const std::string& file_name, Er
   try {
     document = json::parse(text, note_key);
   } catch (const json::exception& error) {
-    throw Error(ErrorCode::kBadFile, file_name + ": is not JSON: " + error.what());
+    throw Error(ErrorCode::kBadFile, file_name + ": is not JSON: " + json_problem(error.what(), text) +
+                                         "; correct it there, or fetch the file again");
   }
-  if (!repeated.empty()) throw Error(ErrorCode::kBadFile, file_name + ": an object has the key " + repeated + " twice");
+  if (!repeated.empty()) {
+    throw Error(ErrorCode::kBadFile, file_name + ": an object has the key " + repeated + " twice; remove one of them");
+  }
   return JsonNode(std::make_shared<const Origin>(Origin{file_name, code}),
                   std::make_shared<const json>(std::move(document)), "");
 }

@@ -32,7 +32,7 @@ class Mapping {
     struct stat status {};
     if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
       ::close(fd);
-      fail(path, "is not a regular file");
+      fail(path, "is not a regular file; name a *.safetensors file");
     }
     size_ = static_cast<size_t>(status.st_size);
     if (size_ > 0) data_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
@@ -117,7 +117,7 @@ bool SafetensorsFile::contains(const std::string& name) const { return state_->b
 
 SafetensorsInfo SafetensorsFile::info(const std::string& name) const {
   const SafetensorsEntry& entry = state_->at(name);
-  return {scalar_type(entry.dtype), entry.shape};
+  return {scalar_type(entry.dtype), to_string(entry.dtype), entry.shape};
 }
 
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {

@@ -15,12 +15,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace attnmux {
 
 struct SafetensorsInfo {
   at::ScalarType dtype;
+  std::string_view dtype_name;  // as files spell it: "F32"
   std::vector<int64_t> shape;
 };
 

@@ -14,6 +14,8 @@ namespace {
 
 constexpr char kMetadataKey[] = "__metadata__";
 constexpr uint64_t kLengthBytes = 8;
+constexpr char kTruncated[] = ". It is truncated: fetch or write it again";
+constexpr char kDamaged[] = "; the file is damaged: fetch or write it again";
 
 struct DTypeName {
   SafetensorsDType dtype;
@@ -41,17 +43,18 @@ uint64_t read_length(std::string_view bytes, uint64_t file_size, const std::stri
   if (file_size < kLengthBytes || bytes.size() < kLengthBytes) {
     fail(file_name, "is " + std::to_string(file_size) +
                         " bytes long; a safetensors file starts with 8 bytes of header length. It is truncated or of "
-                        "another format");
+                        "another format: fetch it again, or name a *.safetensors file");
   }
   uint64_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) length |= uint64_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
   if (length > kMaxSafetensorsHeader) {
     fail(file_name, "the header claims " + std::to_string(length) + " bytes; at most " +
-                        std::to_string(kMaxSafetensorsHeader) + " are allowed. It is not a safetensors file");
+                        std::to_string(kMaxSafetensorsHeader) +
+                        " are allowed. It is not a safetensors file: name one, *.safetensors");
   }
   if (length > file_size - kLengthBytes || length > bytes.size() - kLengthBytes) {
     fail(file_name, "the header claims " + std::to_string(length) + " bytes, but the file holds only " +
-                        std::to_string(file_size - kLengthBytes) + " after the length. It is truncated");
+                        std::to_string(file_size - kLengthBytes) + " after the length" + kTruncated);
   }
   return length;
 }
@@ -102,13 +105,13 @@ SafetensorsEntry read_entry(const std::string& name, const JsonNode& object) {
   entry.end = non_negative(offsets.elements()[1]);
 
   const std::string range = list_text({static_cast<int64_t>(entry.begin), static_cast<int64_t>(entry.end)});
-  if (entry.begin > entry.end) offsets.fail(range + " is inverted");
+  if (entry.begin > entry.end) offsets.fail(range + " is inverted" + kDamaged);
   const std::optional<uint64_t> bytes = size_of(entry);
-  if (!bytes) shape.fail(list_text(entry.shape) + " has a size that overflows 64 bits");
+  if (!bytes) shape.fail(list_text(entry.shape) + " has a size that overflows 64 bits" + kDamaged);
   if (entry.end - entry.begin != *bytes) {
     offsets.fail(range + " spans " + std::to_string(entry.end - entry.begin) + " bytes, but dtype " +
                  std::string(to_string(entry.dtype)) + " and shape " + list_text(entry.shape) + " need " +
-                 std::to_string(*bytes));
+                 std::to_string(*bytes) + kDamaged);
   }
   return entry;
 }
@@ -121,18 +124,18 @@ void check_layout(const std::vector<SafetensorsEntry>& entries, uint64_t data_si
     if (entry.begin != expected) {
       fail(file_name, "tensor \"" + entry.name + "\" begins at byte " + std::to_string(entry.begin) + ", but " +
                           before + " ends at " + std::to_string(expected) +
-                          (entry.begin < expected ? ": they overlap" : ": there is a gap between them"));
+                          (entry.begin < expected ? ": they overlap" : ": there is a gap between them") + kDamaged);
     }
     if (entry.end > data_size) {
       fail(file_name, "tensor \"" + entry.name + "\" ends at byte " + std::to_string(entry.end) +
-                          " of the data, but the file holds only " + std::to_string(data_size) + ". It is truncated");
+                          " of the data, but the file holds only " + std::to_string(data_size) + kTruncated);
     }
     expected = entry.end;
     before = "tensor \"" + entry.name + "\"";
   }
   if (expected != data_size) {
     fail(file_name, "the tensors end at byte " + std::to_string(expected) + " of the data, but the file holds " +
-                        std::to_string(data_size) + ": surplus bytes");
+                        std::to_string(data_size) + ": surplus bytes" + kDamaged);
   }
 }
 

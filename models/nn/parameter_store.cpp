@@ -59,7 +59,7 @@ void check_spec(const SafetensorsFolder& folder, const ParameterSpec& spec, Prob
                  ", config.json asks for " + shape_text(spec.shape));
   }
   if (!at::isFloatingType(info.dtype)) {
-    problems.add("dtype: " + name + " is " + at::toString(info.dtype) + " in " + folder.file_of(name) +
+    problems.add("dtype: " + name + " is " + std::string(info.dtype_name) + " in " + folder.file_of(name) +
                  "; allowed are F32, BF16, F16 and F64");
   }
 }

@@ -20,42 +20,37 @@ constexpr char kRemedy[] =
 
 bool is_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
 
-// Runs the sequences forward, writes down whose outputs come in which order, the same on every rank, and returns the
-// number of the first that is not finite here; nothing where all are.
-std::optional<int64_t> first_non_finite_output(const RunContext& run, std::span<const PackedBatch> sequences,
-                                               std::vector<std::string>& modules) {
+// Outputs of the sequences; they come in the same order on every rank.
+NonFiniteWatch watch_outputs(const RunContext& run, std::span<const PackedBatch> sequences) {
   const at::NoGradGuard no_grad;
-  std::optional<int64_t> first;
-  const ModuleObserver observe = [&](const std::string& path, const at::Tensor& output) {
-    if (!first && !is_finite(output)) first = std::ssize(modules);
-    modules.push_back(path);
-  };
+  NonFiniteWatch watch;
+  const ForwardOptions forward{.observe = watch.observer()};
   for (const PackedBatch& sequence : sequences) {
     StepContext step(run.table, run.cache, {.training = false});
-    const ForwardOptions forward{.observe = observe};
     const LlmBatch share = share_of(sequence, run, step, forward);
     run.model.forward(share.input(), step, forward);
     step.finish();
   }
-  return first;
+  return watch;
 }
 
 struct Place {
-  std::string module = "lm_head";  // where every module's output is finite
-  std::string rank;                // " on rank 2", where there are several
+  std::string module = kOutputModule;
+  std::string rank;  // " on rank 2", where there are several
 };
 
 Place first_non_finite_place(const RunContext& run, std::span<const PackedBatch> sequences) {
   constexpr int64_t kNone = std::numeric_limits<int32_t>::max();
   CpGroup& world = *run.mesh.world;
-  std::vector<std::string> modules;
-  const int64_t here = first_non_finite_output(run, sequences, modules).value_or(kNone);
+  const NonFiniteWatch watch = watch_outputs(run, sequences);
+  const int64_t here = watch.first().value_or(kNone);
   // Of all ranks the earliest output, of equal ones that of the lowest rank. There is a maximum, hence the sign.
   at::Tensor earliest = at::tensor({-(here * world.size() + world.rank())}, at::kLong);
   world.all_reduce(earliest, ReduceOp::kMax)->wait();
   const int64_t found = -earliest.item<int64_t>();
   if (found / world.size() == kNone) return {};
-  return {modules[found / world.size()], world.size() == 1 ? "" : " on rank " + std::to_string(found % world.size())};
+  return {watch.module(found / world.size()),
+          world.size() == 1 ? "" : " on rank " + std::to_string(found % world.size())};
 }
 
 std::string broken_parameter(const ParameterStore& parameters, const std::string& module) {
@@ -69,12 +64,24 @@ std::string broken_parameter(const ParameterStore& parameters, const std::string
 
 }  // namespace
 
+ModuleObserver NonFiniteWatch::observer() {
+  return [this](const std::string& path, const at::Tensor& output) {
+    if (!first_ && !is_finite(output)) first_ = std::ssize(modules_);
+    modules_.push_back(path);
+  };
+}
+
+std::string first_non_finite_text(const ParameterStore& parameters, const std::string& module,
+                                  const std::string& where) {
+  return "the first module whose output is not finite is " + module + where + broken_parameter(parameters, module);
+}
+
 void throw_non_finite_loss(const RunContext& run, std::span<const PackedBatch> sequences, int64_t step_number,
                            double loss) {
   const Place place = first_non_finite_place(run, sequences);
-  throw Error(ErrorCode::kNonFinite, "step " + std::to_string(step_number) + ": the loss is " + std::to_string(loss) +
-                                         "; the first module whose output is not finite is " + place.module +
-                                         place.rank + broken_parameter(run.model.parameters(), place.module) + kRemedy);
+  throw Error(ErrorCode::kNonFinite,
+              "step " + std::to_string(step_number) + ": the loss is " + std::to_string(loss) + "; " +
+                  first_non_finite_text(run.model.parameters(), place.module, place.rank) + kRemedy);
 }
 
 void throw_non_finite_gradient(const AdamW& optimizer, int64_t step_number, double norm) {

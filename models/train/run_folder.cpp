@@ -1,10 +1,15 @@
 #include "models/train/run_folder.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "attnmux/error.h"
+#include "attnmux/log.h"
 #include "models/io/atomic_file.h"
 #include "models/train/report.h"
 
@@ -19,10 +24,27 @@ std::string in_run(const TrainConfig& config, const char* name) {
 
 MetricsLog prepare_folder(const TrainPlan& plan) {
   const TrainSection& train = plan.config.train;
-  fs::create_directories(train.output);
+  std::error_code failed;
+  fs::create_directories(train.output, failed);
+  if (failed) throw Error(ErrorCode::kIo, "train.output = " + train.output + ": cannot make it: " + failed.message());
   write_file_atomically(in_run(plan.config, "config.toml"), to_toml(plan.config));
   prune_checkpoints(train.output, train.keep_checkpoints);
   return MetricsLog::open(in_run(plan.config, "metrics.jsonl"), plan.checkpoint ? plan.steps_done : -1);
+}
+
+// The folder itself or the nearest one above it that exists must be one that can be written to.
+void check_can_be_made(const std::string& output) {
+  std::error_code ignored;
+  fs::path above = output;
+  while (above.has_relative_path() && !fs::exists(fs::symlink_status(above, ignored))) above = above.parent_path();
+  const std::string what = "train.output = " + output + ": ";
+  if (!fs::is_directory(above, ignored)) {
+    throw Error(ErrorCode::kConfig, what + above.string() + " is no folder; name one that can be made");
+  }
+  if (::access(above.c_str(), W_OK | X_OK) != 0) {
+    throw Error(ErrorCode::kConfig,
+                what + above.string() + " cannot be written to: " + std::strerror(errno) + "; name another folder");
+  }
 }
 
 }  // namespace
@@ -59,8 +81,12 @@ TrainResult RunFolder::finish() {
 }
 
 void check_run_folder(const TrainConfig& config, Resume resume) {
+  check_can_be_made(config.train.output);
   const std::string resolved = in_run(config, "config.toml");
-  if (!fs::exists(resolved)) return;
+  if (!fs::exists(resolved)) {
+    if (resume == Resume::kYes) log_warning("nothing to resume in " + config.train.output + ": a new run begins there");
+    return;
+  }
   if (resume == Resume::kNo) {
     throw Error(ErrorCode::kUsage,
                 config.train.output + " already holds a run; pass --resume to go on with it, or another train.output");

@@ -43,12 +43,13 @@ struct ScoreResult {
 };
 
 // Logits go to `logits_file` ("logits" [tokens, vocab] fp32) chunk by chunk as they are computed; the file appears when
-// it is complete. Throws Error(kInvalidArgument) for a mask of another length, for an input that predicts nothing, and
-// for images and positions that do not fit the model or the tokens.
+// it is complete. Throws Error(kInvalidArgument) naming the input's file for a mask of another length, for an input
+// that predicts nothing, and for ids, labels, images and positions that do not fit the model or the tokens;
+// Error(kNonFinite) naming the first module whose output is not finite, and then no file appears.
 ScoreResult score(const std::string& model_dir, const ScoreInput& input, const SelectionPolicy& policy,
                   const PluginRegistry& registry, const ScoreOptions& options);
 
-// {"tokens", "loss", "perplexity", "documents": [{"tokens", "loss"}]}
+// {"tokens", "loss", "perplexity", "documents": [{"tokens", "loss"}]} on one line.
 std::string to_json(const ScoreResult& result);
 
 }  // namespace attnmux

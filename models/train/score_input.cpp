@@ -6,6 +6,7 @@
 
 #include "attnmux/error.h"
 #include "attnmux/mask_builders.h"
+#include "attnmux/spelling.h"
 #include "models/data/documents.h"
 #include "models/io/safetensors.h"
 #include "models/io/tokenizer.h"
@@ -23,10 +24,20 @@ at::Tensor read_integers(const SafetensorsFile& file, const std::string& name, s
     const std::string expected = dimensions == std::vector<size_t>{1}   ? "one dimension"
                                  : dimensions == std::vector<size_t>{2} ? "two dimensions"
                                                                         : "one dimension or two";
-    throw Error(ErrorCode::kBadFile, file.path() + ": " + name + " must be int64 with " + expected + ", it is " +
-                                         at::toString(info.dtype) + " with " + std::to_string(info.shape.size()));
+    throw Error(ErrorCode::kBadFile, file.path() + ": " + name + " must be I64 with " + expected + ", it is " +
+                                         std::string(info.dtype_name) + " with " + std::to_string(info.shape.size()));
   }
   return file.tensor(name).to(at::kLong);
+}
+
+// A tensor that is not read must not be left out in silence: a misspelt one would change what is scored.
+void check_names(const SafetensorsFile& file) {
+  static const std::vector<std::string> known = {"input_ids", "cu_seqlens",   "cu_seqlens_padded", "position_ids",
+                                                 "labels",    "pixel_values", "image_grid_thw"};
+  for (const std::string& name : file.names()) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    throw Error(ErrorCode::kBadFile, file.path() + ": " + unknown_word("tensor", name, known));
+  }
 }
 
 std::vector<ImageGrid> read_grids(const SafetensorsFile& file) {
@@ -70,9 +81,21 @@ void check_offsets(const SafetensorsFile& file, const std::string& name, const a
 
 // Documents of cu_seqlens, placed where cu_seqlens_padded says.
 std::vector<Range> document_ranges(const SafetensorsFile& file, const at::Tensor& cu_seqlens, int64_t tokens) {
-  if (!cu_seqlens.defined()) return {{0, tokens}};
-  check_offsets(file, "cu_seqlens", cu_seqlens, tokens);
   at::Tensor padded = read_integers(file, "cu_seqlens_padded");
+  if (!cu_seqlens.defined()) {
+    if (!padded.defined()) return {{0, tokens}};
+    throw Error(ErrorCode::kBadFile, file.path() +
+                                         ": cu_seqlens_padded without cu_seqlens; add cu_seqlens [documents + 1], the "
+                                         "documents' ends without padding, or remove cu_seqlens_padded");
+  }
+  if (cu_seqlens.size(0) == 0) {
+    throw Error(
+        ErrorCode::kBadFile,
+        file.path() +
+            ": cu_seqlens is empty; expected is [documents + 1] that begins with 0, then each document's end; without "
+            "cu_seqlens all tokens are one document");
+  }
+  check_offsets(file, "cu_seqlens", cu_seqlens, tokens);
   if (padded.defined()) {
     check_length(file, "cu_seqlens_padded", padded, cu_seqlens.size(0));
     check_offsets(file, "cu_seqlens_padded", padded, tokens);
@@ -138,14 +161,20 @@ ScoreInput read_score_text(const std::string& model_dir, const std::string& text
   const auto tokens = static_cast<int64_t>(ids.size());
   const at::Tensor input_ids = at::tensor(ids, at::kLong);
   const std::vector<Range> whole = {{0, tokens}};
-  return {input_ids, at::Tensor(), shifted_labels(input_ids, whole), whole, causal_documents(whole, tokens)};
+  return {.input_ids = input_ids,
+          .position_ids = at::Tensor(),
+          .labels = shifted_labels(input_ids, whole),
+          .documents = whole,
+          .mask = causal_documents(whole, tokens),
+          .file = text_file};
 }
 
 ScoreInput read_score_tokens(const std::string& tokens_file) {
   const SafetensorsFile file = SafetensorsFile::open(tokens_file);
+  check_names(file);
   const at::Tensor input_ids = read_integers(file, "input_ids");
   if (!input_ids.defined() || input_ids.size(0) == 0) {
-    throw Error(ErrorCode::kBadFile, tokens_file + ": input_ids [tokens] int64 is missing or empty");
+    throw Error(ErrorCode::kBadFile, tokens_file + ": input_ids [tokens] int64 is missing or empty; add it");
   }
   const int64_t tokens = input_ids.size(0);
   const std::vector<Range> documents = document_ranges(file, read_integers(file, "cu_seqlens"), tokens);
@@ -154,13 +183,14 @@ ScoreInput read_score_tokens(const std::string& tokens_file) {
   at::Tensor labels = read_integers(file, "labels");
   if (!labels.defined()) labels = shifted_labels(input_ids, documents);
   check_length(file, "labels", labels, tokens);
-  return {input_ids,
-          positions,
-          labels,
-          documents,
-          causal_documents(documents, tokens),
-          file.contains("pixel_values") ? file.tensor("pixel_values") : at::Tensor(),
-          read_grids(file)};
+  return {.input_ids = input_ids,
+          .position_ids = positions,
+          .labels = labels,
+          .documents = documents,
+          .mask = causal_documents(documents, tokens),
+          .pixel_values = file.contains("pixel_values") ? file.tensor("pixel_values") : at::Tensor(),
+          .image_grids = read_grids(file),
+          .file = tokens_file};
 }
 
 }  // namespace attnmux

@@ -24,6 +24,7 @@ struct ScoreInput {
   AttnMaskSpec mask;                        // causal within documents, unless replaced
   at::Tensor pixel_values = {};             // [patches, values of a patch]; undefined: no images
   std::vector<ImageGrid> image_grids = {};  // in the order of their tokens
+  std::string file = {};                    // where it was read, for messages
 
   // Tokens of documents and of the padding between them, in order.
   std::vector<int64_t> seqlens() const;
@@ -35,7 +36,7 @@ ScoreInput read_score_text(const std::string& model_dir, const std::string& text
 // Tensors of a safetensors file: input_ids [tokens] int64, and optionally cu_seqlens [documents + 1] (where each
 // document ends), cu_seqlens_padded (where each begins, when they are padded), position_ids and labels (shifted), all
 // as above, and for a model that reads images pixel_values with image_grid_thw [images, 3] int64 (frames, height and
-// width in patches). Throws Error(kBadFile) naming file, tensor, expected and found.
+// width in patches). Throws Error(kBadFile) naming file, tensor, expected and found, also for a tensor of another name.
 ScoreInput read_score_tokens(const std::string& tokens_file);
 
 }  // namespace attnmux

@@ -6,6 +6,8 @@
 #include <sstream>
 #include <utility>
 
+#include "attnmux/cp_group.h"
+#include "attnmux/dist_attn_plan.h"
 #include "attnmux/error.h"
 #include "attnmux/spelling.h"
 #include "models/io/atomic_file.h"
@@ -25,7 +27,7 @@ const std::vector<std::string> kPathKeys = {"model.path",           "data.path",
                                             "parallel.calibration", "attention.plugins"};
 
 std::string absolute(const std::string& path, const fs::path& base) {
-  return (fs::absolute(base) / path).lexically_normal().string();
+  return ((base.empty() ? fs::current_path() : fs::absolute(base)) / path).lexically_normal().string();
 }
 
 template <class Use>
@@ -49,7 +51,9 @@ toml::table parse_toml(const std::string& text, const std::string& file) {
 // `true`, `3`, `1e-4`, `"text"`, `["a", "b"]`, or a bare word, which is a string.
 toml::table parse_value(const std::string& value) {
   try {
-    return toml::parse("value = " + value);
+    toml::table table = toml::parse("value = " + value);
+    if (table.size() == 1) return table;  // else a line break in it began another key
+    throw Error(ErrorCode::kUsage, "--set ...=" + value + ": one value is expected; repeat --set for each key");
   } catch (const toml::parse_error&) {  // not TOML: the shell has eaten the quotes of a string
     toml::table table;
     table.insert("value", value);
@@ -114,6 +118,18 @@ void read_parallel(const toml::table& root, TomlProblems& problems, int64_t seq_
   parallel.backward_stages = parallel.stages;
   table.read("backward_stages", /*required=*/false, int64_t{0}, parallel.backward_stages);
   table.read("keep_remote_keys", /*required=*/false, parallel.keep_remote_keys);
+  const auto at_most = [&](const char* key, int64_t value, int64_t most, const std::string& why) {
+    if (value <= most) return;
+    table.add_problem(key, "is " + std::to_string(value) + ", at most " + std::to_string(most) + " is expected" + why);
+  };
+  at_most("stages", parallel.stages, kMostStages, "");
+  at_most("backward_stages", parallel.backward_stages, kMostStages, "");
+  at_most("dp", parallel.dp, kMostRanks, "");
+  at_most("cp", parallel.cp, kMostRanks, "");
+  if (parallel.group == "threads" && std::max(parallel.dp, parallel.cp) <= kMostRanks) {
+    at_most("cp", parallel.dp * parallel.cp, kMostThreadRanks,
+            " for dp * cp: ranks are threads of one process; for more take group = \"mpi\"");
+  }
   if (parallel.keep_remote_keys && parallel.backward_stages != parallel.stages) {
     table.add_problem("backward_stages", "is " + std::to_string(parallel.backward_stages) +
                                              " beside stages = " + std::to_string(parallel.stages) +

@@ -150,7 +150,11 @@ TrainPlan plan_training(const TrainConfig& config, const PluginRegistry& registr
   const Tokenizer tokenizer = Tokenizer::from_folder(config.model.path);
   plan.documents = read_tokens(config, config.data.path, tokenizer, plan.model);
   plan.heldout = read_tokens(config, config.data.heldout, tokenizer, plan.model);
-  DocumentPacker(plan.documents, packing_options(config));  // throws where the text is shorter than one sequence
+  try {
+    DocumentPacker(plan.documents, packing_options(config));  // throws where the text is shorter than one sequence
+  } catch (const Error& error) {
+    throw Error(error.code(), config.file + ": data.path and data.seq_len: " + error.what());
+  }
 
   plan.checkpoint = newest_checkpoint(config.train.output);
   if (plan.checkpoint) plan.steps_done = read_progress(*plan.checkpoint).step;
@@ -168,7 +172,9 @@ std::string describe(const TrainPlan& plan) {
        << ", " << config.train.dtype << "\n"
        << "data      " << plan.documents->size() << " documents, "
        << (images > 0 ? std::to_string(images) + " images, " : "") << tokens << " tokens, "
-       << tokens / config.data.seq_len << " sequences of " << config.data.seq_len << " an epoch\n";
+       << (config.data.packing ? std::to_string(tokens / config.data.seq_len) + " sequences of "
+                               : std::string("each apart, in sequences of at most "))
+       << config.data.seq_len << " an epoch\n";
   if (!plan.heldout->empty()) {
     text << "held out  " << plan.heldout->size() << " documents, " << count_tokens(*plan.heldout) << " tokens\n";
   }
@@ -198,8 +204,7 @@ TrainResult train(const TrainPlan& plan, const TrainHooks& hooks) {
       if (plan.trace) gather_trace(*plan.trace, world);
     });
   } else {
-    const auto ranks = static_cast<int32_t>(plan.config.parallel.dp * plan.config.parallel.cp);
-    run_threads_group(ranks, group_options(plan), train_rank);
+    run_threads_group(plan.config.parallel.dp * plan.config.parallel.cp, group_options(plan), train_rank);
   }
   return result;
 }

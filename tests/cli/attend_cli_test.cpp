@@ -120,9 +120,10 @@ TEST_F(AttendCli, ManyRanksGiveTheTensorsOfOne) {
 }
 
 TEST_F(AttendCli, RanksThatCannotBeAreRefused) {
-  expect_refused(attend("causal:8", "sdpa", {"--cp", "0"}), 2, {"cp = 0"});
-  expect_refused(attend("causal:8", "sdpa", {"--cp", "2", "--chunk-size", "0"}), 2, {"chunk_size = 0"});
-  expect_refused(attend("causal:8", "sdpa", {"--cp", "2", "--chunk-size", "9"}), 2, {"chunk_size = 9", "8 tokens"});
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "0"}), 2, {"--cp 0", "at least 1"});
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "300"}), 2, {"300 ranks", "at most 256"});
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "2", "--chunk-size", "0"}), 2, {"--chunk-size 0"});
+  expect_refused(attend("causal:8", "sdpa", {"--cp", "2", "--chunk-size", "9"}), 2, {"--chunk-size 9", "8 queries"});
   expect_refused(attend("causal:8", "flash", {"--cp", "2", "--chunk-size", "2"}), 2, {"flash", "cp_size", "mask.type"});
 }
 
@@ -135,8 +136,8 @@ TEST_F(AttendCli, AnUnknownBackendListsTheKnown) {
 }
 
 TEST_F(AttendCli, LengthsThatDoNotFitTheMaskAreNamed) {
-  expect_refused(attend("causal:9", "sdpa"), 2, {"q tokens = 8, expected 9"});
-  expect_refused(attend("full:8x9", "sdpa"), 2, {"k tokens = 8, expected 9"});
+  expect_refused(attend("causal:9", "sdpa"), 2, {"in.safetensors", "--mask causal:9", "q tokens = 8, expected 9"});
+  expect_refused(attend("full:8x9", "sdpa"), 2, {"--mask full:8x9", "k tokens = 8, expected 9"});
 }
 
 TEST_F(AttendCli, NanInputIsNamedWithItsIndex) {
@@ -167,6 +168,13 @@ TEST_F(AttendCli, WrongDtypeAndShape) {
   q = at::randn({8, 3, 8});
   save();
   expect_refused(attend("causal:8", "sdpa"), 2, {"q has 3 heads", "multiple"});
+}
+
+TEST_F(AttendCli, AnOutputThatCannotBeIsFoundBeforeTheWork) {
+  const Finished folder_named = run_program({"attend", "--input", folder.file("none"), "--mask", "causal:8",
+                                             "--backend", "sdpa", "--output", folder.file("")});
+  EXPECT_EQ(folder_named.status, 2);
+  EXPECT_THAT(folder_named.err, ::testing::HasSubstr("is a folder"));
 }
 
 TEST_F(AttendCli, AFullDiskLeavesNothing) {

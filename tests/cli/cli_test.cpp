@@ -3,10 +3,15 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "answer.h"
+#include "models/io/safetensors.h"
 #include "run_program.h"
+#include "tests/common/tiny_model.h"
 
 namespace attnmux {
 namespace {
@@ -49,16 +54,25 @@ const Refused kRefused[] = {
     {"unknown_flag", {"plan", "--maks", "causal:4"}, 2, {"\"--maks\"", "did you mean \"--mask\"?", "plan --help"}},
     {"half_a_flag", {"plan", "--mas", "causal:4"}, 2, {"\"--mas\"", "did you mean \"--mask\"?"}},
     {"flag_twice", {"plan", "--mask", "causal:4", "--mask", "causal:5"}, 2, {"--mask", "more than once"}},
-    {"required_flag_missing", {"plan", "--json"}, 2, {"--mask", "required"}},
+    {"required_flag_missing", {"plan", "--json"}, 2, {"--mask is missing and required"}},
+    {"all_missing_flags_at_once",
+     {"attend", "--mask", "causal:4"},
+     2,
+     {"--input, --backend, --output are missing and required"}},
+    {"required_flag_empty", {"score", "--model", "", "--text", "a.txt"}, 2, {"--model is empty", "score --help"}},
     {"value_missing", {"plan", "--mask"}, 2, {"--mask", "missing"}},
     {"not_a_number", {"plan", "--mask", "causal:4", "--tile", "x"}, 2, {"--tile", "\"x\"", "whole number"}},
-    {"stray_word", {"plan", "causal:4"}, 2, {"\"causal:4\"", "flags only"}},
+    {"stray_word",
+     {"plan", "--tile", "64", "causal:4", "--json"},
+     2,
+     {"plan: \"causal:4\" belongs to no flag", "flags only"}},
+    {"stray_words", {"explain", "a.toml", "b", "c"}, 2, {"explain: \"b\", \"c\" belong to no flag", "one F.toml"}},
     {"tile_no_power_of_two", {"plan", "--mask", "causal:4", "--tile", "100"}, 2, {"--tile 100", "power of two"}},
     {"plan_no_ranks", {"plan", "--mask", "causal:64", "--cp", "0"}, 2, {"--cp 0", "at least 1"}},
     {"plan_chunk_of_nothing",
      {"plan", "--mask", "causal:64", "--cp", "2", "--chunk-size", "0"},
      2,
-     {"--chunk-size 0", "from 1 to the mask's 64 queries"}},
+     {"--chunk-size 0", "from 1 to the sequence's 64 queries"}},
     {"plan_chunk_too_long",
      {"plan", "--mask", "causal:64", "--cp", "4", "--chunk-size", "65"},
      2,
@@ -84,6 +98,21 @@ const Refused kRefused[] = {
      {"plan", "--mask", "causal:64", "--cp", "2", "--chunk-size", "8", "--stages", "0"},
      2,
      {"--stages 0", "at least 1"}},
+    {"plan_too_many_stages",
+     {"plan", "--mask", "causal:64", "--cp", "2", "--stages", "5000"},
+     2,
+     {"--stages 5000", "at most 1024"}},
+    {"plan_too_many_ranks", {"plan", "--mask", "causal:64", "--cp", "65537"}, 2, {"--cp 65537", "at most 65536"}},
+    {"plan_endless_rate", {"plan", "--mask", "causal:64", "--tflops", "inf"}, 2, {"--tflops", "at most 1e9"}},
+    {"plan_svg_nowhere",
+     {"plan", "--mask", "causal:64", "--svg", "/nowhere/at/all.svg"},
+     2,
+     {"/nowhere/at/all.svg", "/nowhere/at is no folder"}},
+    {"plan_html_is_a_folder", {"plan", "--mask", "causal:64", "--html", "/tmp"}, 2, {"/tmp", "is a folder"}},
+    {"plan_simulation_of_nothing",
+     {"plan", "--mask", "full:0x8", "--simulate"},
+     2,
+     {"--simulate", "full:0x8", "no queries"}},
     {"plan_kept_keys_with_stages",
      {"plan", "--mask", "causal:64", "--cp", "2", "--chunk-size", "8", "--backward-stages", "2", "--keep-remote-keys"},
      2,
@@ -107,7 +136,8 @@ const Refused kRefused[] = {
     {"mask_name", plan_of("windw:8,left=1,right=0"), 2, {"windw", "window"}},
     {"mask_without_numbers", plan_of("causal:"), 2, {"causal"}},
     {"mask_negative", plan_of("causal:-4"), 2, {"-4"}},
-    {"mask_file_missing", plan_of("nowhere.json"), 2, {"nowhere.json"}},
+    {"mask_file_missing", plan_of("nowhere.json"), 2, {"nowhere.json", "a form such as causal:4096"}},
+    {"mask_tree_of_no_file", plan_of("tree:"), 2, {"\"tree:\"", "no file is named", "tree:FILE.json"}},
     {"window_key", plan_of("window:8,lefd=1,right=0"), 2, {"lefd", "left"}},
     {"bench_what", {"bench", "paln", "--mask", "causal:8"}, 2, {"\"paln\"", "did you mean \"plan\"?"}},
     {"bench_comm_alone", {"bench", "comm", "--ranks", "1"}, 2, {"--ranks 1", "at least 2"}},
@@ -293,6 +323,38 @@ TEST(Plugins, ANamedFileThatIsNoPluginIsStatusFour) {
                                      {.environment = {{"ATTNMUX_PLUGIN_FILES", folder.file("bad.so")}}});
   EXPECT_EQ(bench.status, 4);
   EXPECT_EQ(bench.out, "");
+}
+
+TEST(Score, AnswersOnOneLineAndFailsOnWeightsThatAreNoNumbers) {
+  const TemporaryFolder folder;
+  const std::string weights = folder.file("model/model.safetensors");
+  testing::make_tiny_model(folder.file("model"));
+  testing::write(folder.file("a.txt"), "hello");
+  const std::vector<std::string> arguments{"score",
+                                           "--model",
+                                           folder.file("model"),
+                                           "--text",
+                                           folder.file("a.txt"),
+                                           "--logits",
+                                           folder.file("logits.safetensors"),
+                                           "--json"};
+  const Finished whole = run_program(arguments);
+  EXPECT_EQ(whole.status, 0) << whole.err;
+  EXPECT_EQ(std::count(whole.out.begin(), whole.out.end(), '\n'), 1) << whole.out;
+  std::filesystem::remove(folder.file("logits.safetensors"));
+
+  std::vector<NamedTensor> tensors;
+  const SafetensorsFile file = SafetensorsFile::open(weights);
+  for (const std::string& name : file.names()) tensors.push_back({name, file.tensor(name).clone()});
+  for (const NamedTensor& named : tensors) {
+    if (named.name == "model.norm.weight") named.tensor.fill_(std::nan(""));
+  }
+  write_safetensors(weights, tensors, {});
+  const Finished broken = run_program(arguments);
+  EXPECT_EQ(broken.status, 1);
+  EXPECT_EQ(broken.out, "");
+  EXPECT_THAT(broken.err, AllOf(HasSubstr("a.txt"), HasSubstr("its parameter model.norm.weight is not finite")));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("logits.safetensors")));
 }
 
 TEST(Doctor, NeverFailsForWhatIsMissing) {

@@ -13,6 +13,7 @@ namespace attnmux {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using testing::answer;
 using testing::Finished;
 using ::testing::HasSubstr;
@@ -109,6 +110,12 @@ TEST(PlanGroup, OneRankOfManyIsListed) {
   EXPECT_THAT(refused.err, HasSubstr("0 to 15"));
 }
 
+TEST(PlanGroup, AShortMaskIsSharedEvenlyByDefault) {
+  EXPECT_EQ(answer({"plan", "--mask", "causal:65", "--cp", "4", "--json"})["chunk_size"], 17);
+  EXPECT_EQ(answer({"plan", "--mask", "causal:512", "--cp", "4", "--json"})["chunk_size"], 512);
+  EXPECT_EQ(answer({"plan", "--mask", "causal:2", "--cp", "4", "--json"})["chunk_size"], 1);
+}
+
 TEST(PlanGroup, StagesFollowTheLink) {
   const std::vector<std::string> plan{"plan",         "--mask", "causal:16384", "--cp",     "8",
                                       "--chunk-size", "128",    "--json",       "--stages", "auto",
@@ -146,6 +153,10 @@ TEST(PlanGroup, CalibrationIsRead) {
   EXPECT_EQ(cost["link_gbps"], 8);
   EXPECT_EQ(cost["heads"], json::parse("[4, 2]"));
   EXPECT_EQ(cost["dtype"], "fp32");
+  testing::write(folder.file("c.json"), "{");
+  const Finished refused = run_program({"plan", "--mask", "causal:64", "--calibration", folder.file("c.json")});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("c.json"), HasSubstr("not JSON")));
 }
 
 TEST(PlanGroup, WhatBenchCommMeasuresIsACalibration) {

@@ -88,6 +88,40 @@ TEST_F(TrainCli, ExplainNamesBackendRuleAndTheOthersAnswers) {
                               HasSubstr("reference would take it, too")));
 }
 
+TEST_F(TrainCli, AFileOfTheWorkingFolderNeedsNoFolderInItsName) {
+  const Finished explained = run_program({"explain", "train.toml"}, {.folder = folder.file("")});
+  EXPECT_EQ(explained.status, 0) << explained.err;
+  const Finished trained = run_program({"train", "train.toml"}, {.folder = folder.file("")});
+  EXPECT_EQ(trained.status, 0) << trained.err;
+  EXPECT_TRUE(fs::exists(folder.file("run/report.html")));
+}
+
+TEST_F(TrainCli, PlacesThatCannotBeWrittenToAreFoundBeforeTheWork) {
+  for (const char* output : {"text.txt/run", "/dev/full"}) {
+    const std::string set = "train.output=" + (output[0] == '/' ? output : folder.file(output));
+    expect_refused(run_program({"train", config, "--dry-run", "--set", set}), 2, {"train.output", "name"});
+  }
+  expect_refused(run_program({"train", config, "--trace", folder.file("none/trace.json")}), 2,
+                 {"none/trace.json", "none is no folder"});
+}
+
+TEST_F(TrainCli, ASetIsOneValue) {
+  expect_refused(run_program({"train", config, "--set", "train.steps=1\nlr=2"}), 2, {"--set", "repeat --set"});
+}
+
+TEST_F(TrainCli, ResumingNothingSaysSo) {
+  const Finished finished = run_program({"train", config, "--resume"});
+  EXPECT_EQ(finished.status, 0) << finished.err;
+  EXPECT_THAT(finished.err, HasSubstr("nothing to resume"));
+}
+
+TEST_F(TrainCli, ADryRunWithoutItsLauncherSaysWhatWasNotChecked) {
+  const Finished finished = run_program({"train", config, "--dry-run", "--set", "parallel.group=mpi"});
+  if (finished.err.find("unknown") != std::string::npos) GTEST_SKIP() << "no group mpi in this build";
+  EXPECT_EQ(finished.status, 0) << finished.err;
+  EXPECT_THAT(finished.err, HasSubstr("no launcher"));
+}
+
 TEST_F(TrainCli, ExplainReadsNoWeights) {
   fs::remove(folder.file("model/model.safetensors"));
   EXPECT_EQ(explained()["modules"].size(), 2u);

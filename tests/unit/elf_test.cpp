@@ -99,6 +99,15 @@ TEST(ElfSection, EveryByteMayBeWrong) {
   }
 }
 
+// A text is shorter than an ELF header, too.
+TEST(ElfSection, AShortTextIsNoElf) {
+  for (const char* text : {"", "hello\n"}) {
+    const ElfSection result = read(text);
+    EXPECT_EQ(result.status, ElfStatus::kNotElf);
+    EXPECT_NE(result.problem.find("does not begin with the ELF magic"), std::string::npos) << result.problem;
+  }
+}
+
 TEST(ElfSection, AFailingReadIsReported) {
   const ElfSection result = read_elf_section(
       1 << 20, [](uint64_t, void*, size_t) { return false; }, kName, 4096);

@@ -286,8 +286,12 @@ TEST_F(LoaderTest, NotElf) {
   EXPECT_EQ(verdict(write("text.so", "#!/bin/sh\necho a script, longer than an ELF header of 64 bytes is\n")).error,
             ErrorCode::kNotElf);
   EXPECT_EQ(verdict(write("empty.so", "")).error, ErrorCode::kNotElf);
+  EXPECT_THAT(verdict(write("short.so", "hello\n")).text,
+              AllOf(HasSubstr("ELF magic"), HasSubstr("A plugin is a shared library (*.so)")));
   fs::create_directories(folder_ / "folder.so");
-  EXPECT_EQ(verdict(path("folder.so")).error, ErrorCode::kNotElf);
+  const PluginFile folder = verdict(path("folder.so"));
+  EXPECT_EQ(folder.error, ErrorCode::kNotElf);
+  EXPECT_THAT(folder.text, AllOf(HasSubstr("not a regular file"), HasSubstr("A plugin is a shared library (*.so)")));
 }
 
 TEST_F(LoaderTest, Truncated) {

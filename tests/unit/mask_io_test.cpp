@@ -58,6 +58,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadTextCase{"unknown", "zebra:10", "Known: full, causal, varlen"},
         BadTextCase{"empty", "", "unknown mask \"\""}, BadTextCase{"no_size", "causal", "write causal:N or causal:QxK"},
         BadTextCase{"empty_size", "causal:", "\"\" is not an integer"},
+        BadTextCase{"tree_of_no_file", "tree:", "mask \"tree:\": no file is named; write tree:FILE.json"},
         BadTextCase{"fraction", "causal:1.5", "\"1.5\" is not an integer"},
         BadTextCase{"space", "causal: 5", "\" 5\" is not an integer"},
         BadTextCase{"plus", "causal:+5", "\"+5\" is not an integer"},
@@ -98,7 +99,8 @@ TEST(MaskFile, TreeIsReadFromItsNodesAndPaths) {
 
 TEST(MaskFile, ErrorsNameTheFile) {
   const TempDir folder;
-  expect_error(ErrorCode::kBadFile, {folder.file("none.json"), "No such file"},
+  expect_error(ErrorCode::kBadFile,
+               {folder.file("none.json"), "No such file", "a form such as causal:4096", "FILE.json"},
                [&] { parse_mask(folder.file("none.json")); });
   expect_error(ErrorCode::kBadFile, {"is a folder"}, [&] { parse_mask("tree:" + folder.path()); });
   const std::string broken = folder.write("broken.json", "{\n\"total_q\": 4,,");
@@ -127,7 +129,7 @@ std::string with_slice(const std::string& slice) {
 INSTANTIATE_TEST_SUITE_P(
     Json, BadMaskJson,
     testing::Values(
-        BadJsonCase{"empty", "", "not JSON"}, BadJsonCase{"not_json", "{", "not JSON: parse error at line 1"},
+        BadJsonCase{"empty", "", "not JSON"}, BadJsonCase{"not_json", "{", "not JSON: parse error at column 2"},
         BadJsonCase{"trailing_text", R"({"total_q": 8, "total_k": 8, "slices": []} x)", "not JSON"},
         BadJsonCase{"invalid_utf8", "{\"total_q\xff\": 1}", "not JSON"},
         BadJsonCase{"a_list", "[]", "the document is a list, not an object"},

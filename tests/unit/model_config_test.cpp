@@ -215,6 +215,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"AttnImplementationsDisagree",
                   R"({"_attn_implementation": "sdpa", "backend": {"attn": "magi"}})",
                   {"backend.attn is \"magi\"", "_attn_implementation", "\"sdpa\""}},
+        BadConfig{"BackendAText", R"({"backend": "magi"})", {"backend is \"magi\"", "{\"attn\": \"magi\"}"}},
+        BadConfig{"TooManyLayerTypes",
+                  R"({"num_hidden_layers": 1, "layer_types": ["full_attention", "full_attention"]})",
+                  {"layer_types is", "2 names", "num_hidden_layers is 1"}},
         BadConfig{"AttnImplementationAnObject",
                   R"({"_attn_implementation": {"text_config": "magi"}})",
                   {"_attn_implementation is an object", "text"}}),
@@ -400,6 +404,10 @@ INSTANTIATE_TEST_SUITE_P(
                         {"num_hidden_layers is 1000000000"}}),
     [](const auto& info) { return info.param.name; });
 
+TEST(HfConfig, LlamaMayNameEachOfItsLayersFull) {
+  EXPECT_EQ(parse_with(R"({"num_hidden_layers": 1, "layer_types": ["full_attention"]})").num_hidden_layers, 1);
+}
+
 TEST(HfConfig, AnUnusedSlidingWindowIsNoError) {
   EXPECT_EQ(parse_with(R"({"sliding_window": 4096, "use_sliding_window": false})").hidden_size, 576);
 }
@@ -408,7 +416,7 @@ TEST(HfConfig, BadFilesAreNamed) {
   const TempDir dir;
   expect_error(ErrorCode::kBadFile, {dir.path() + "/config.json", "No such file"},
                [&] { read_model_config(dir.path()); });
-  expect_error(ErrorCode::kBadFile, {"c.json", "not JSON", "line 2, column 2"},
+  expect_error(ErrorCode::kBadFile, {"c.json: is not JSON: parse error at line 2, column 2", "correct it there"},
                [] { parse_model_config("{\"a\": 1,\n }", "c.json"); });
   expect_error(ErrorCode::kBadFile, {"c.json", "\"a\" twice"},
                [] { parse_model_config(R"({"a": 1, "a": 2})", "c.json"); });

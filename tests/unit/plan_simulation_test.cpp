@@ -52,8 +52,8 @@ ByHand by_hand(const AttnMaskSpec& mask, int64_t n) {
         ring += i + 1 < n ? std::max(part, 1 + moved * (hop - 1)) : part;
         calc += pass * pairs;
       }
-      if (moved == 2 && n > 1) ring += hop;  // gradients of the last block go home
-      gather += others > 0 ? 1 + moved * others : 0;
+      if (moved == 2 && n > 1) ring += hop;             // gradients of the last block go home
+      gather += others > 0 ? moved * (1 + others) : 0;  // keys, then gradients
       if (calc > 0) gather += call;
     }
     slowest.ring = std::max(slowest.ring, ring);
@@ -68,7 +68,8 @@ TEST(PlanSimulation, RingAndAllGatherAreAsCountedPairByPair) {
                                 AttnMaskSpec({}, 16, 16)};
   for (const AttnMaskSpec& mask : masks) {
     for (const int64_t ranks : {1, 2, 3, 5, 8}) {
-      const std::vector<SchemeStep> steps = simulate_schemes(mask, ranks, {.chunk_size = 2}, kModel, kOne);
+      const std::vector<SchemeStep> steps =
+          simulate_schemes(mask, ranks, {.chunk_size = 2}, kAutoOverlap, kModel, kOne);
       ASSERT_EQ(steps.size(), 3u);
       const ByHand expected = by_hand(mask, ranks);
       EXPECT_NEAR(steps[1].step_s, expected.ring, 1e-9) << mask.area() << " pairs, " << ranks << " ranks";
@@ -79,7 +80,7 @@ TEST(PlanSimulation, RingAndAllGatherAreAsCountedPairByPair) {
 
 TEST(PlanSimulation, TheOwnSchemeIsItsPlansPrediction) {
   const AttnMaskSpec mask = causal_mask(4096, 4096);
-  const std::vector<SchemeStep> steps = simulate_schemes(mask, 4, {.chunk_size = 1024}, kModel, kOne);
+  const std::vector<SchemeStep> steps = simulate_schemes(mask, 4, {.chunk_size = 1024}, kAutoOverlap, kModel, kOne);
   EXPECT_EQ(steps[0].scheme, "attnmux");
   EXPECT_EQ(steps[0].chunk_size, 128) << "8 chunks a rank";
   const DistAttnPlan plan(mask, {.cp = 4, .chunk_size = 128},
@@ -88,11 +89,13 @@ TEST(PlanSimulation, TheOwnSchemeIsItsPlansPrediction) {
   EXPECT_DOUBLE_EQ(steps[0].step_s, predict(plan, kModel, kOne).step_s);
   EXPECT_DOUBLE_EQ(steps[0].efficiency * 4, steps[0].speedup);
   EXPECT_EQ(steps[0].balance, plan.dispatch().balance());
+  const OverlapOptions kept{.forward = kAutoOverlap.forward, .keep_remote_keys = true};
+  EXPECT_LE(simulate_schemes(mask, 4, {.chunk_size = 1024}, kept, kModel, kOne)[0].step_s, steps[0].step_s);
 }
 
 TEST(PlanSimulation, DocumentsOnOwnRanksMoveNothing) {
   const std::vector<SchemeStep> steps = simulate_schemes(varlen_mask(std::vector<int64_t>(32, 64), MaskType::kCausal),
-                                                         4, {.chunk_size = 64}, kModel, kOne);
+                                                         4, {.chunk_size = 64}, kAutoOverlap, kModel, kOne);
   EXPECT_EQ(steps[0].tokens_received, 0);
   EXPECT_EQ(steps[0].stages, 0);
   EXPECT_LT(steps[0].efficiency, 1) << "a call on each rank";
@@ -116,7 +119,7 @@ TEST(PlanSimulation, TheOwnSchemeIsNotBehindTheOthers) {
       for (const double bytes_per_s : {1e10, 5e10, 4e11}) {
         CostModel model;
         model.bytes_per_s = bytes_per_s;
-        const std::vector<SchemeStep> steps = simulate_schemes(mask, ranks, {}, model, {});
+        const std::vector<SchemeStep> steps = simulate_schemes(mask, ranks, {}, kAutoOverlap, model, {});
         for (const SchemeStep& other : {steps[1], steps[2]}) {
           EXPECT_LE(steps[0].step_s, 1.005 * other.step_s)
               << other.scheme << " of " << mask.area() << " pairs on " << ranks << " ranks at " << bytes_per_s

@@ -166,26 +166,30 @@ std::vector<BadFile> bad_files() {
   return {
       {"Empty", "", {"0 bytes"}},
       {"ShorterThanTheLength", "\x10\0\0", {"8 bytes of header length"}},
-      {"HeaderLongerThanFile", little_endian(1000) + "{}", {"1000 bytes", "only 2"}},
+      {"HeaderLongerThanFile", little_endian(1000) + "{}", {"1000 bytes", "only 2", "fetch or write it again"}},
       {"HeaderOverTheCap", little_endian(100'000'001) + "{}", {"100000001", "at most 100000000"}},
       {"HeaderLengthOverflow", little_endian(~uint64_t{0}) + "{}", {"18446744073709551615"}},
-      {"DataTruncated", file_bytes(good, 15), {"\"w\"", "byte 16", "only 15", "truncated"}},
-      {"SurplusData", file_bytes(good, 17), {"byte 16", "17", "surplus"}},
-      {"HeaderNotJson", file_bytes("{\"w\":", 0), {"not JSON"}},
+      {"DataTruncated", file_bytes(good, 15), {"\"w\"", "byte 16", "only 15", "truncated: fetch or write it again"}},
+      {"SurplusData", file_bytes(good, 17), {"byte 16", "17", "surplus", "damaged: fetch or write it again"}},
+      {"HeaderNotJson",
+       file_bytes("{\"w\":", 0),
+       {"bad.safetensors: is not JSON: parse error at column 6", "fetch the file again"}},
       {"HeaderNotUtf8", file_bytes("{\"\xff\":1}", 0), {"not JSON"}},
       {"HeaderAnArray", file_bytes("[1]", 0), {"array", "object is expected"}},
       {"NameTwice",
        file_bytes(braced(entry("w", "U8", "[1]", 0, 1) + "," + entry("w", "U8", "[1]", 1, 2)), 2),
        {"\"w\" twice"}},
-      {"Overlap", file_bytes(two(12, 16), 16), {"\"b\"", "byte 12", "\"a\"", "ends at 16", "overlap"}},
-      {"Gap", file_bytes(two(17, 21), 21), {"\"b\"", "byte 17", "ends at 16", "gap"}},
+      {"Overlap",
+       file_bytes(two(12, 16), 16),
+       {"\"b\"", "byte 12", "\"a\"", "ends at 16", "overlap", "fetch or write it again"}},
+      {"Gap", file_bytes(two(17, 21), 21), {"\"b\"", "byte 17", "ends at 16", "gap", "fetch or write it again"}},
       {"StartsLate", file_bytes(braced(entry("w", "U8", "[1]", 1, 2)), 2), {"\"w\"", "byte 1", "gap"}},
       {"OffsetsNotTheShape",
        file_bytes(braced(entry("w", "F32", "[2,2]", 0, 12)), 12),
-       {"w.data_offsets", "F32", "[2, 2]", "need 16", "spans 12"}},
+       {"w.data_offsets", "F32", "[2, 2]", "need 16", "spans 12", "fetch or write it again"}},
       {"OffsetsInverted",
        file_bytes(braced(entry("w", "F32", "[0]", 4, 0)), 4),
-       {"w.data_offsets", "[4, 0]", "inverted"}},
+       {"w.data_offsets", "[4, 0]", "inverted", "fetch or write it again"}},
       {"SizeOverflow",
        file_bytes(braced(entry("w", "F32", "[4294967296,4294967296]", 0, 0)), 0),
        {"w.shape", "[4294967296, 4294967296]", "overflows"}},
@@ -226,7 +230,8 @@ INSTANTIATE_TEST_SUITE_P(All, SafetensorsBadFile, ::testing::ValuesIn(bad_files(
 TEST(Safetensors, MissingFileFolderAndTensorAreNamed) {
   const TempDir dir;
   expect_error(ErrorCode::kBadFile, {dir.file("no"), "No such file"}, [&] { SafetensorsFile::open(dir.file("no")); });
-  expect_error(ErrorCode::kBadFile, {dir.path(), "regular file"}, [&] { SafetensorsFile::open(dir.path()); });
+  expect_error(ErrorCode::kBadFile, {dir.path(), "regular file", "name a *.safetensors file"},
+               [&] { SafetensorsFile::open(dir.path()); });
   write_safetensors(dir.file("a"), {{"w", at::ones({1})}}, {});
   expect_error(ErrorCode::kBadFile, {dir.file("a"), "\"x\""},
                [&] { SafetensorsFile::open(dir.file("a")).tensor("x"); });
@@ -272,7 +277,7 @@ TEST_F(ShardedFolder, BadIndexIsRefused) {
   refused(R"({"a": 1})", {"weight_map.a is 1"});
   refused("{}", {"weight_map", "names no tensor"});
   refused("[]", {"weight_map is an array"});
-  refused("{", {"not JSON"});
+  refused("{", {"index.json: is not JSON: parse error at column"});
   write_safetensors(dir_.file("2.safetensors"), {{"b", at::ones({1})}, {"surplus", at::ones({1})}}, {});
   refused(R"({"a": "1.safetensors", "b": "2.safetensors"})", {"2.safetensors", "\"surplus\""});
 }

@@ -329,7 +329,9 @@ TEST_F(Selection, ConfigJsonKeys) {
   for (const auto& [json, expected] :
        {std::pair{R"({"_attn_implementation": "magi", "backend": {"attn": "sdpa"}})", "keep one"},
         std::pair{R"({"_attn_implementation": {"text_config": "magi"}})", "must be a string"},
-        std::pair{R"({"_attn_implementation": )", "not valid JSON"}, std::pair{"[]", "a JSON object is expected"}}) {
+        std::pair{R"({"_attn_implementation": )", "not valid JSON: parse error at column"},
+        std::pair{R"({"backend": "magi"})", "\"backend\" must be an object like {\"attn\": \"magi\"}, got string"},
+        std::pair{"[]", "a JSON object is expected"}}) {
     const std::string text = error_of([&] { policy_from_config_json(json, "m/config.json"); });
     EXPECT_EQ(code, ErrorCode::kConfig);
     EXPECT_THAT(text, AllOf(HasSubstr(expected), HasSubstr("m/config.json")));

@@ -11,6 +11,7 @@
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/dispatch_flags.h"
 #include "tools/attnmux/overlap_flags.h"
 
 namespace attnmux::tool {
@@ -38,7 +39,7 @@ at::Tensor read(const SafetensorsFile& file, const std::string& name, const at::
 int run_attend(const Arguments& arguments) {
   std::string input, mask_text, backend_id, device_name = "cpu", output, calibration;
   double softmax_scale = 0;
-  DispatchOptions dispatch;
+  DispatchFlags dispatch_flags;
   OverlapFlags overlap;
   bool backward = false;
   Flags flags(
@@ -46,7 +47,9 @@ int run_attend(const Arguments& arguments) {
        .usage = "--input F --mask M --backend ID --output F [flags]",
        .about = "Runs one attention call on tensors of a safetensors file: q [tokens_q, heads_q, head_dim], k and v\n"
                 "[tokens_k, heads_kv, head_dim] and, with --backward, dout [tokens_q, heads_q, head_dim].\n"
-                "Writes out, lse [tokens_q, heads_q] (natural logarithm) and, with --backward, dq, dk, dv.",
+                "Writes out, lse [tokens_q, heads_q] (natural logarithm; fp32, fp64 for fp64 tensors) and, with\n"
+                "--backward, dq, dk, dv. With --cp N ranks of this process share the sequence, and tensors come back\n"
+                "in global order.",
        .examples = {
            "attnmux attend --input in.safetensors --mask varlen:100,200,300 --backend magi --output out.safetensors",
            "attnmux attend --input in.safetensors --mask tree:tree.json --backend magi --backward --output "
@@ -60,12 +63,13 @@ int run_attend(const Arguments& arguments) {
   flags.add("device", device_name, Need::kOptional, "DEV", "cpu, cuda or cuda:N");
   flags.add("softmax-scale", softmax_scale, "S", "default: 1 / sqrt(head_dim)");
   flags.add("backward", backward, "also the gradients, from dout");
-  flags.add("cp", dispatch.cp, "N", "ranks of this process that share the sequence; tensors come back in global order");
-  flags.add("chunk-size", dispatch.chunk_size, "C", "tokens that stay together when the sequence is dealt out");
+  dispatch_flags.add_to(flags);
   overlap.add_to(flags);
   flags.add("calibration", calibration, Need::kOptional, "FILE", "costs that \"auto\" stages are chosen by");
   if (!flags.parse(arguments)) return 0;
   const AttnMaskSpec mask = parse_mask(mask_text);
+  const DispatchOptions dispatch = dispatch_flags.options(flags, mask.total_q());
+  check_output_path(output);
   const at::Device device = open_device(device_name);
   PluginRegistry registry;
   load_plugins({}, registry);
@@ -84,7 +88,12 @@ int run_attend(const Arguments& arguments) {
   const CostModel model =
       calibration.empty() ? CostModel() : cost_model_from_json(read_whole_file(calibration), calibration);
   const DistAttnPlan plan(mask, dispatch, choose_overlap(mask, dispatch, overlap.options(flags), model, size));
-  const RanksResult result = attend_on_ranks(backend, plan, tensors, options, {});
+  RanksResult result;
+  try {
+    result = attend_on_ranks(backend, plan, tensors, options, {});
+  } catch (const Error& error) {
+    throw Error(error.code(), input + " with --mask " + mask_text + ": " + error.what());
+  }
   std::vector<NamedTensor> answer{{"out", result.out}, {"lse", result.lse}};
   if (backward) answer.insert(answer.end(), {{"dq", result.dq}, {"dk", result.dk}, {"dv", result.dv}});
   write_safetensors(output, answer, {{"mask", mask_text}, {"backend", backend_id}});

@@ -52,7 +52,8 @@ class Flags {
   void add_positional(const std::string& name, std::string& value, const std::string& about);
 
   // False where --help was asked for and has been printed. Throws Error(kUsage): unknown flags with the nearest
-  // spelling, values that do not fit, flags given twice, required flags that are missing.
+  // spelling, words that belong to no flag, values that do not fit, flags given twice, all required flags that are
+  // missing, one that is empty.
   bool parse(const Arguments& arguments);
 
   // Was the flag given on the command line? REQUIRES: parse() returned true.

@@ -6,6 +6,13 @@
 
 namespace attnmux::tool {
 
+namespace {
+
+constexpr double kMost = 1e9;
+constexpr int64_t kMostHeadDim = 1 << 16;
+
+}  // namespace
+
 void CostFlags::add_to(Flags& flags) {
   flags.add("heads", heads, Need::kOptional, "Q[:KV]", "heads of q, and of k and v, for predicted times");
   flags.add("head-dim", head_dim, "D", "of q, k and v, for predicted times");
@@ -18,8 +25,10 @@ void CostFlags::add_to(Flags& flags) {
 
 AttentionSize CostFlags::shape() const {
   const auto [heads_q, heads_kv] = parse_heads(heads, "heads");
-  if (head_dim < 1)
-    throw Error(ErrorCode::kUsage, "--head-dim " + std::to_string(head_dim) + ": at least 1 is expected");
+  if (head_dim < 1 || head_dim > kMostHeadDim) {
+    throw Error(ErrorCode::kUsage, "--head-dim " + std::to_string(head_dim) + ": from 1 to " +
+                                       std::to_string(kMostHeadDim) + " is expected");
+  }
   return {.heads_q = heads_q, .heads_kv = heads_kv, .head_dim = head_dim, .dtype = parse_dtype(dtype, "dtype")};
 }
 
@@ -28,7 +37,9 @@ CostModel CostFlags::model(const Flags& flags) const {
   if (!calibration.empty()) model = cost_model_from_json(read_whole_file(calibration), calibration);
   const auto overrule = [&](const char* flag, double given, double unit, double* value) {
     if (!flags.given(flag)) return;
-    if (!(given > 0)) throw Error(ErrorCode::kUsage, "--" + std::string(flag) + ": a number above 0 is expected");
+    if (!(given > 0 && given <= kMost)) {
+      throw Error(ErrorCode::kUsage, "--" + std::string(flag) + ": a number above 0 is expected, at most 1e9");
+    }
     *value = given * unit;
     model.source = "flags";
   };

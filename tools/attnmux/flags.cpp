@@ -21,6 +21,12 @@ po::typed_value<T>* bound(T& value, const std::string& shown) {
   return po::value(&value)->value_name(shown);
 }
 
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
 }  // namespace
 
 struct Flags::State {
@@ -28,6 +34,7 @@ struct Flags::State {
   po::options_description visible{"Flags", kHelpWidth, kHelpWidth / 2};
   std::string positional, positional_about;
   std::string* positional_value = nullptr;
+  std::vector<std::pair<std::string, const std::string*>> required;  // names and bound variables
   po::variables_map given;
 
   std::string help() const {
@@ -39,6 +46,35 @@ struct Flags::State {
     std::string result = out.str();
     result.pop_back();
     return result;
+  }
+
+  // Words that no flag stands in front of: the positional value, and nothing else.
+  void take_words(const po::parsed_options& parsed) {
+    std::vector<std::string> stray;
+    for (const po::option& option : parsed.options) {
+      if (option.position_key < 0) continue;  // a flag with its value
+      const std::string& word = option.original_tokens.front();
+      if (option.position_key == 0 && positional_value) {
+        *positional_value = word;
+      } else {
+        stray.push_back("\"" + word + "\"");
+      }
+    }
+    if (stray.empty()) return;
+    fail(joined(stray) + (stray.size() == 1 ? " belongs" : " belong") + " to no flag; this command takes " +
+         (positional.empty() ? "flags only" : "one " + positional + " and flags"));
+  }
+
+  void check_required() const {
+    std::vector<std::string> missing;
+    if (positional_value && positional_value->empty()) missing.push_back(positional);
+    for (const auto& [name, value] : required) {
+      if (given.count(name) == 0) missing.push_back("--" + name);
+    }
+    if (!missing.empty()) fail(joined(missing) + (missing.size() == 1 ? " is" : " are") + " missing and required");
+    for (const auto& [name, value] : required) {
+      if (value->empty()) fail("--" + name + " is empty; give it a value");
+    }
   }
 
   std::vector<std::string> known() const {
@@ -61,7 +97,7 @@ Flags::~Flags() = default;
 void Flags::add(const std::string& name, std::string& value, Need need, const std::string& shown,
                 const std::string& about) {
   auto* semantic = bound(value, shown);
-  if (need == Need::kRequired) semantic->required();
+  if (need == Need::kRequired) state_->required.emplace_back(name, &value);
   if (!value.empty()) semantic->default_value(value);
   state_->visible.add_options()(name.c_str(), semantic, about.c_str());
 }
@@ -94,25 +130,14 @@ bool Flags::parse(const Arguments& arguments) {
     print_line(state_->help());
     return false;
   }
-  po::options_description all;
-  all.add(state_->visible);
-  po::positional_options_description positions;
-  const std::string& positional = state_->positional;
-  if (state_->positional_value) {
-    all.add_options()(positional.c_str(), po::value(state_->positional_value));
-    positions.add(positional.c_str(), 1);
-  }
   try {
-    po::store(po::command_line_parser(arguments).options(all).positional(positions).style(kStyle).run(), state_->given);
-    if (state_->positional_value && state_->given.count(positional) == 0) state_->fail(positional + " is missing");
+    const po::parsed_options parsed = po::command_line_parser(arguments).options(state_->visible).style(kStyle).run();
+    state_->take_words(parsed);
+    po::store(parsed, state_->given);
     po::notify(state_->given);
+    state_->check_required();
   } catch (const po::unknown_option& error) {
     state_->fail(unknown_word("flag", error.get_option_name(), state_->known()));
-  } catch (const po::too_many_positional_options_error&) {
-    std::string words;
-    for (const std::string& word : arguments) words += word.starts_with("-") ? "" : " \"" + word + "\"";
-    state_->fail("a word belongs to no flag, among" + words + "; this command takes " +
-                 (positional.empty() ? "flags only" : "one " + positional + " and flags"));
   } catch (const po::error& error) {
     state_->fail(error.what());
   }

@@ -13,7 +13,10 @@ StageOptions parse_stages(const std::string& text, const std::string& flag) {
     throw Error(ErrorCode::kUsage, "--" + flag + " \"" + text + "\": a whole number or \"auto\" is expected");
   }
   const int64_t stages = whole_number(text, flag);
-  if (stages < 1) throw Error(ErrorCode::kUsage, "--" + flag + " " + text + ": at least 1, or \"auto\", is expected");
+  if (stages < 1 || stages > kMostStages) {
+    throw Error(ErrorCode::kUsage, "--" + flag + " " + text + ": at least 1 and at most " +
+                                       std::to_string(kMostStages) + ", or \"auto\", is expected");
+  }
   return {.stages = stages};
 }
 

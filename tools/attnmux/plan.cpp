@@ -6,6 +6,7 @@
 #include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
 #include "tools/attnmux/cost_flags.h"
+#include "tools/attnmux/dispatch_flags.h"
 #include "tools/attnmux/overlap_flags.h"
 #include "tools/attnmux/plan_output.h"
 #include "tools/attnmux/values.h"
@@ -15,22 +16,8 @@ namespace {
 
 constexpr int kRepetitions = 5;
 
-// In the words of the flags; the library would speak of its own options.
-void check(const DispatchOptions& dispatch, const AttnMaskSpec& mask, bool chunk_size_given) {
-  if (dispatch.cp < 1) {
-    throw Error(ErrorCode::kUsage, "--cp " + std::to_string(dispatch.cp) + ": at least 1 rank is expected");
-  }
-  const bool cut = dispatch.cp > 1 || chunk_size_given;
-  if (dispatch.chunk_size < 1 || (cut && mask.total_q() > 0 && dispatch.chunk_size > mask.total_q())) {
-    throw Error(ErrorCode::kUsage, "--chunk-size " + std::to_string(dispatch.chunk_size) + ": from 1 to the mask's " +
-                                       std::to_string(mask.total_q()) + " queries is expected; " +
-                                       std::to_string(dispatch.cp) + " ranks have a chunk each with at most " +
-                                       std::to_string((mask.total_q() + dispatch.cp - 1) / dispatch.cp));
-  }
-}
-
 std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& mask, const DispatchOptions& dispatch,
-                                 const CostModel& model, const AttentionSize& shape) {
+                                 const OverlapOptions& overlap, const CostModel& model, const AttentionSize& shape) {
   std::vector<int64_t> counts;
   for (const std::string& text : split(ranks, ',', "simulate-ranks")) {
     counts.push_back(whole_number(text, "simulate-ranks"));
@@ -44,7 +31,8 @@ std::vector<SchemeStep> simulate(const std::string& ranks, const AttnMaskSpec& m
   }
   std::vector<SchemeStep> steps;
   for (const int64_t count : counts) {
-    for (SchemeStep& step : simulate_schemes(mask, count, dispatch, model, shape)) steps.push_back(std::move(step));
+    for (SchemeStep& step : simulate_schemes(mask, count, dispatch, overlap, model, shape))
+      steps.push_back(std::move(step));
   }
   return steps;
 }
@@ -68,7 +56,8 @@ std::string usual_ranks(const AttnMaskSpec& mask) {
 
 int run_plan(const Arguments& arguments) {
   std::string mask_text, svg, html, tile = "128", solver = "min-heap", simulate_ranks;
-  DispatchOptions dispatch;
+  DispatchFlags dispatch_flags;
+  bool pad = false;
   CostFlags cost;
   OverlapFlags overlap_flags;
   int64_t rank = 0;
@@ -90,9 +79,8 @@ int run_plan(const Arguments& arguments) {
                     "attnmux plan --mask causal:1048576 --simulate --link-gbps 400 --tflops 500",
                     "attnmux plan --mask window:8192,left=1023,right=0 --json | jq .mask.area"}});
   flags.add("mask", mask_text, Need::kRequired, "M", "the mask, as text or FILE.json");
-  flags.add("cp", dispatch.cp, "N", "ranks that share the sequence");
-  flags.add("chunk-size", dispatch.chunk_size, "C", "tokens a chunk; the last may be shorter");
-  flags.add("pad", dispatch.pad, "pad to a multiple of chunk size x ranks: the same number of tokens on each rank");
+  dispatch_flags.add_to(flags);
+  flags.add("pad", pad, "pad to a multiple of chunk size x ranks: the same number of tokens on each rank");
   flags.add("solver", solver, Need::kOptional, "S", "who deals chunks out: min-heap, io-aware, sequential or exact");
   overlap_flags.add_to(flags);
   flags.add("rank", rank, "R", "the only rank that --json lists; thousands of them make a long document");
@@ -109,11 +97,16 @@ int run_plan(const Arguments& arguments) {
   const TileShape tile_shape = parse_tile_shape(tile, "tile");
   const AttentionSize shape = cost.shape();
   const CostModel model = cost.model(flags);
+  DispatchOptions dispatch = dispatch_flags.options(flags, mask.total_q());
+  dispatch.pad = pad;
   dispatch.solver = parse_dispatch_solver(solver);
-  check(dispatch, mask, flags.given("chunk-size"));
+  for (const std::string& file : {svg, html}) check_output_path(file);
   if (flags.given("rank") && (rank < 0 || rank >= dispatch.cp)) {
     throw Error(ErrorCode::kUsage, "--rank " + std::to_string(rank) + ": a rank from 0 to " +
                                        std::to_string(dispatch.cp - 1) + " is expected");
+  }
+  if (simulated && mask.total_q() == 0) {
+    throw Error(ErrorCode::kUsage, "--simulate: the mask " + mask_text + " has no queries to deal out");
   }
   if (flags.given("simulate-ranks") && !simulated) {
     throw Error(ErrorCode::kUsage, "--simulate-ranks goes with --simulate");
@@ -121,6 +114,10 @@ int run_plan(const Arguments& arguments) {
 
   const OverlapOptions overlap = choose_overlap(mask, dispatch, overlap_flags.options(flags), model, shape);
   const DistAttnPlan plan(mask, dispatch, overlap);
+  // On each number of ranks the best stages, unless some are asked for.
+  OverlapOptions simulated_overlap = overlap_flags.options(flags);
+  if (!flags.given("stages")) simulated_overlap.forward = kAutoOverlap.forward;
+  if (!flags.given("stages") && !flags.given("backward-stages")) simulated_overlap.backward = kAutoOverlap.backward;
   const PlanReport report{.title = mask_text,
                           .mask = make_mask_report(mask, tile_shape, kRepetitions),
                           .plan = &plan,
@@ -128,7 +125,7 @@ int run_plan(const Arguments& arguments) {
                           .shape = shape,
                           .simulation = simulated
                                             ? simulate(simulate_ranks.empty() ? usual_ranks(mask) : simulate_ranks,
-                                                       mask, dispatch, model, shape)
+                                                       mask, dispatch, simulated_overlap, model, shape)
                                             : std::vector<SchemeStep>()};
   const bool one_rank = dispatch.cp == 1;
   if (!svg.empty()) {

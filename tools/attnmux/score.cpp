@@ -10,7 +10,9 @@
 #include "attnmux/mask_io.h"
 #include "attnmux/plugin_loader.h"
 #include "attnmux/spelling.h"
+#include "models/io/atomic_file.h"
 #include "tools/attnmux/command.h"
+#include "tools/attnmux/dispatch_flags.h"
 #include "tools/attnmux/model_policy.h"
 #include "tools/attnmux/progress.h"
 
@@ -64,6 +66,7 @@ ScoreResult score_with_progress(const std::string& model, const ScoreInput& inpu
 int run_score(const Arguments& arguments) {
   std::string model, config, text, tokens, mask, logits, dtype = "fp32";
   ScoreOptions options;
+  DispatchFlags dispatch_flags;
   bool json = false;
   Flags flags({.name = "score",
                .usage = "--model DIR (--text FILE | --tokens FILE) [flags]",
@@ -82,13 +85,13 @@ int run_score(const Arguments& arguments) {
   flags.add("mask", mask, Need::kOptional, "M", "instead of causal within each document; see `attnmux plan --help`");
   flags.add("logits", logits, Need::kOptional, "FILE", "also write logits [tokens, vocab] fp32");
   flags.add("dtype", dtype, Need::kOptional, "T", "of weights and arithmetic: fp32, bf16 or fp64");
-  flags.add("cp", options.cp, "N", "ranks of this process that share the sequence");
-  flags.add("chunk-size", options.chunk_size, "C", "tokens that stay together when the sequence is dealt out");
+  dispatch_flags.add_to(flags);
   flags.add("json", json, "answer as one JSON document");
   if (!flags.parse(arguments)) return 0;
   if (text.empty() == tokens.empty()) {
     throw Error(ErrorCode::kUsage, "attnmux score: give either --text or --tokens. See `attnmux score --help`");
   }
+  check_output_path(logits);
   options.dtype = dtype_of(dtype);
   options.logits_file = logits;
   if (!mask.empty()) options.mask = parse_mask(mask);
@@ -97,6 +100,9 @@ int run_score(const Arguments& arguments) {
   load_plugins({.files = policy.plugins}, registry);
 
   const ScoreInput input = tokens.empty() ? read_score_text(model, text) : read_score_tokens(tokens);
+  const DispatchOptions dispatch = dispatch_flags.options(flags, input.input_ids.size(0));
+  options.cp = dispatch.cp;
+  options.chunk_size = dispatch.chunk_size;
   const ScoreResult result = score_with_progress(model, input, policy, registry, options);
   if (json) {
     print_line(to_json(result));

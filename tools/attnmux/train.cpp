@@ -48,6 +48,7 @@ int run_train(const Arguments& arguments) {
   if (!flags.parse(arguments)) return 0;
 
   const TrainConfig config = load_train_config(file, sets);
+  check_output_path(trace);
   const std::optional<LaunchedRank> launched = launched_rank();
   check_launch(config, launched);
   const bool speaks = !launched || launched->rank == 0;
@@ -57,7 +58,13 @@ int run_train(const Arguments& arguments) {
   std::string description = describe(plan);
   while (description.ends_with('\n')) description.pop_back();
   if (speaks) print_line(description);
-  if (dry_run) return 0;
+  if (dry_run) {
+    if (plan.transport && !launched) {
+      log_warning("no launcher has started this process: whether " +
+                  std::to_string(config.parallel.dp * config.parallel.cp) + " of them come up was not checked");
+    }
+    return 0;
+  }
   if (!trace.empty()) plan.trace = std::make_shared<Trace>();
 
   TrainResult result;
@@ -67,8 +74,8 @@ int run_train(const Arguments& arguments) {
                      if (metrics.step > 0) progress.update(metrics.step, text_of(metrics));
                    }});
   }
-  if (speaks && plan.trace) write_file_atomically(trace, plan.trace->to_json());
   if (speaks) print_line(summary(result));
+  if (speaks && plan.trace) write_file_atomically(trace, plan.trace->to_json());
   return 0;
 }
 

@@ -26,7 +26,9 @@ add_library(attnmux::flags ALIAS attnmux_flags)
 # -Wno-missing-field-initializers: designated initializers leave members at their defaults on purpose.
 target_compile_options(attnmux_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
     -fno-plt
-    $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;-fopenmp>)  # at::parallel_for is an OpenMP loop in its header
+    $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess;-fopenmp>  # at::parallel_for is an OpenMP loop in its header
+    # GCC 13 takes references into documents and leaked libraries for ones to temporaries; GCC 14 took it out of -Wall.
+    $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_GREATER_EQUAL:$<CXX_COMPILER_VERSION>,13>>:-Wno-dangling-reference>)
 # Everywhere, not only where toml++ is used: a precompiled header serves only targets with the same macros.
 target_compile_options(attnmux_flags INTERFACE
     $<TARGET_PROPERTY:tomlplusplus::tomlplusplus,INTERFACE_COMPILE_OPTIONS>)

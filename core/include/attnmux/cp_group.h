@@ -83,12 +83,14 @@ struct CpGroupOptions {
 // One rank alone: every exchange is a copy.
 ATTNMUX_API std::shared_ptr<CpGroup> single_rank_group();
 
-// Runs `body` on `size` threads (one rank: the caller's, its errors as they are), each with its rank's group, the
-// caller's grad mode and its share of at::get_num_threads(). CPU tensors. When a rank throws, the others' calls fail at
-// once; then the first error is thrown here, "rank 2 of 4: ..." in front. No thread outlives this call. A rank
-// that stalls is waited for until a deadline after the failure: no thread can be stopped. Then the process ends,
-// loudly.
-ATTNMUX_API void run_threads_group(int32_t size, const CpGroupOptions& options,
+inline constexpr int64_t kMostThreadRanks = 256;  // each is two threads of this process
+
+// Runs `body` on `size` threads, at most kMostThreadRanks (one rank: the caller's, its errors as they are), each with
+// its rank's group, the caller's grad mode and its share of at::get_num_threads(). CPU tensors. When a rank throws, the
+// others' calls fail at once; then the first error is thrown here, "rank 2 of 4: ..." in front. No thread outlives this
+// call. A rank that stalls is waited for until a deadline after the failure: no thread can be stopped. Then the process
+// ends, loudly.
+ATTNMUX_API void run_threads_group(int64_t size, const CpGroupOptions& options,
                                    const std::function<void(CpGroup& group)>& body);
 
 // What a plugin registers for a transport between processes: config names it by id ("mpi").

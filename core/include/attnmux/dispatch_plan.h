@@ -27,8 +27,10 @@ enum class DispatchSolver : uint8_t { kMinHeap, kIoAware, kSequential, kExact };
 ATTNMUX_API std::string_view to_string(DispatchSolver solver);  // "min-heap", "io-aware", "sequential", "exact"
 ATTNMUX_API DispatchSolver parse_dispatch_solver(std::string_view name);  // throws Error(kUsage), nearest spelling
 
+inline constexpr int64_t kMostRanks = 1 << 16;
+
 struct DispatchOptions {
-  int64_t cp = 1;            // ranks; may exceed the number of chunks: ranks without work take part
+  int64_t cp = 1;            // ranks, at most kMostRanks; may exceed the number of chunks: ranks without work take part
   int64_t chunk_size = 512;  // tokens
   bool pad = false;          // to a multiple of chunk_size * cp; padding attends nothing and is attended by nothing
   DispatchSolver solver = DispatchSolver::kMinHeap;

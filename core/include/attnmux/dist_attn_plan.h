@@ -23,10 +23,12 @@
 
 namespace attnmux {
 
+inline constexpr int64_t kMostStages = 1024;
+
 // Remote tokens are spread over exchanges so that each of them is a sample of all: every stretch of them in it, by its
 // share, and no sender asked by all ranks at once.
 struct StageOptions {
-  int64_t stages = 1;  // exchanges; at most 1024
+  int64_t stages = 1;  // exchanges; at most kMostStages
   double growth = 1;   // a stage's tokens / those of the stage before, from 1/8 to 8
   friend bool operator==(const StageOptions&, const StageOptions&) = default;
 };

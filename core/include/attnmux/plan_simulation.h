@@ -1,6 +1,7 @@
 // What a mask would take on many ranks, by this library's plan and by two others. Nothing runs.
 //
-//   for (const SchemeStep& step : simulate_schemes(mask, 64, {}, model, shape)) ...   // attnmux, ring, all-gather
+//   // attnmux, ring, all-gather
+//   for (const SchemeStep& step : simulate_schemes(mask, 64, {}, kAutoOverlap, model, shape)) ...
 //
 // A step is one layer's attention, forward and backward. Pure function, any thread.
 #pragma once
@@ -16,11 +17,11 @@
 
 namespace attnmux {
 
-// attnmux: chunks dealt out by area, only keys that are needed, the best stages (choose_overlap).
+// attnmux: chunks dealt out by area, only keys that are needed, stages as asked for or chosen (choose_overlap).
 // ring: zigzag shards (rank r of n owns blocks r and 2n - 1 - r of 2n), every rank's keys visit every rank, one hop
 //   hides behind the attention with the last block; masked pairs cost nothing, and ranks never wait for slower
 //   neighbours. Behind the last block its keys' gradients have one hop to go home.
-// all-gather: the same shards, every rank receives all keys before it starts.
+// all-gather: the same shards, every rank receives all keys before it starts and sends gradients when it has ended.
 struct SchemeStep {
   std::string scheme;
   int64_t ranks = 0;
@@ -37,8 +38,10 @@ struct SchemeStep {
   double efficiency = 0;
 };
 
-// dispatch.chunk_size is halved until each rank has 8 chunks, but not below 64 tokens; dispatch.cp is ignored.
+// Chunks have at most dispatch.chunk_size tokens, are 8 a rank or more and as many on each, as far as they have 64
+// tokens; dispatch.cp is ignored.
 ATTNMUX_API std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks, DispatchOptions dispatch,
-                                                     const CostModel& model, const AttentionSize& shape);
+                                                     const OverlapOptions& overlap, const CostModel& model,
+                                                     const AttentionSize& shape);
 
 }  // namespace attnmux

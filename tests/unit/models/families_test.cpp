@@ -267,7 +267,7 @@ TEST_F(Weights, AllProblemsAreListedAtOnceWithTheFile) {
       ErrorCode::kBadFile,
       {"5 problem(s)", "missing: model.norm.weight [16]", "missing: model.layers.1.mlp.up_proj.weight [32, 16]",
        "shape: model.layers.0.self_attn.q_proj.weight is [3, 5]", "config.json asks for [16, 16]",
-       "dtype: model.layers.0.input_layernorm.weight is Long", "surplus: model.layers.2.input_layernorm.weight",
+       "dtype: model.layers.0.input_layernorm.weight is I64", "surplus: model.layers.2.input_layernorm.weight",
        "model.safetensors"},
       [&] { load_causal_lm(dir_, {}); });
 }

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -62,6 +63,7 @@ TEST_F(Score, PackedDocumentsEqualTransformers) {
   const at::Tensor of_third =
       probability.slice(0, 12, 34).gather(1, golden.tensor("input_ids").slice(0, 13, 35).unsqueeze(1));
   EXPECT_NEAR(*result.documents[2].loss, -of_third.mean().item<double>(), 1e-5);
+  EXPECT_EQ(to_json(result).find('\n'), std::string::npos);
   const auto json = nlohmann::json::parse(to_json(result));
   EXPECT_EQ(json["tokens"], 82);
   EXPECT_NEAR(json["perplexity"].get<double>(), std::exp(result.loss), 1e-9);
@@ -109,9 +111,9 @@ TEST_F(Score, ProgressCountsLayersThenRows) {
     std::vector<int64_t> seen;
     std::set<int64_t> totals;
     run(model, input, {.cp = cp, .chunk_size = 16, .on_progress = [&](int64_t done, int64_t total) {
-          seen.push_back(done);
-          totals.insert(total);
-        }});
+                         seen.push_back(done);
+                         totals.insert(total);
+                       }});
     ASSERT_EQ(totals.size(), 1u) << "cp " << cp;
     EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end())) << "cp " << cp;
     EXPECT_EQ(seen.front(), 0);
@@ -200,29 +202,70 @@ TEST_F(Score, BadInputIsNamed) {
   };
   const at::Tensor ids = ints({10, 11, 12, 13});
   expect_bad({{"ids", ids}}, {"tokens.safetensors", "input_ids"});
-  expect_bad({{"input_ids", ids.to(at::kFloat)}}, {"input_ids must be int64", "Float"});
+  expect_bad({{"input_ids", ids.to(at::kFloat)}}, {"input_ids must be I64", "it is F32 with 1"});
   expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 3, 2, 4})}}, {"cu_seqlens[2] = 2", "3 to 4"});
   expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({1, 4})}}, {"cu_seqlens[0] = 1"});
   expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 3})}}, {"end at token 3", "has 4"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({})}},
+             {"tokens.safetensors: cu_seqlens is empty", "[documents + 1] that begins with 0"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 4})}, {"cu_seqlens_padded", ints({})}},
+             {"tokens.safetensors: cu_seqlens_padded has 0 elements, expected 2"});
+  expect_bad({{"input_ids", ids}, {"cu_seqlens_padded", ints({0, 4})}},
+             {"tokens.safetensors: cu_seqlens_padded without cu_seqlens", "add cu_seqlens"});
+  expect_bad({{"input_ids", ids}, {"lables", ids}}, {"tokens.safetensors", "\"lables\"", "did you mean \"labels\"?"});
   expect_bad({{"input_ids", ids}, {"cu_seqlens", ints({0, 3, 4})}, {"cu_seqlens_padded", ints({0, 2, 4})}},
              {"document 0 has 3 tokens", "room for 2"});
   expect_bad({{"input_ids", ids}, {"position_ids", ints({0, 1})}}, {"position_ids has 2 elements, expected 4"});
   expect_bad({{"input_ids", ids}, {"labels", ints({0, 1, 2})}}, {"labels has 3 elements, expected 4"});
   expect_bad({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}}, {"pixel_values and image_grid_thw", "both"});
   expect_bad({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}, {"image_grid_thw", ints({1, 1, 2})}},
-             {"image_grid_thw must be int64 with two dimensions", "with 1"});
+             {"image_grid_thw must be I64 with two dimensions", "with 1"});
   expect_bad({{"input_ids", ids}, {"pixel_values", at::zeros({2, 2})}, {"image_grid_thw", at::ones({1, 2}, at::kLong)}},
              {"image_grid_thw has shape [1, 2]", "[images, 3]"});
   const std::string model = dir.file("model");
-  expect_error(ErrorCode::kInvalidArgument, {"input_ids[1] = 999", "0 to 256"}, [&] {
-    run(model, read_score_tokens(write_tokens({{"input_ids", ints({10, 999})}})));
-  });
-  expect_error(ErrorCode::kInvalidArgument, {"predicts nothing"}, [&] {
-    run(model, read_score_tokens(write_tokens({{"input_ids", ints({10})}})));
-  });
-  const ScoreInput input = read_score_tokens(write_tokens({{"input_ids", ids}}));
-  expect_error(ErrorCode::kInvalidArgument, {"mask is 3 x 3", "4 tokens"},
-               [&] { run(model, input, {.mask = causal_mask(3, 3)}); });
+}
+
+TEST_F(Score, InputThatDoesNotFitTheModelIsNamedWithItsFile) {
+  testing::make_tiny_model(dir.file("model"));
+  const auto expect_unfit = [&](const std::vector<NamedTensor>& tensors, std::vector<std::string> parts,
+                                const ScoreOptions& options = {}) {
+    const ScoreInput input = read_score_tokens(write_tokens(tensors));
+    parts.push_back(dir.file("tokens.safetensors") + ": ");
+    expect_error(ErrorCode::kInvalidArgument, parts, [&] { run(dir.file("model"), input, options); });
+  };
+  const at::Tensor ids = ints({10, 11, 12, 13});
+  expect_unfit({{"input_ids", ints({10, 999})}}, {"input_ids[1] = 999", "0 to 256", "tokenizer"});
+  expect_unfit({{"input_ids", ids}, {"labels", ints({1, -100, 3, 999})}}, {"labels[3] = 999", "0 to 256", "-100"});
+  expect_unfit({{"input_ids", ids}, {"labels", at::full_like(ids, -100)}}, {"predicts nothing", "all labels are -100"});
+  expect_unfit({{"input_ids", ints({10})}}, {"predicts nothing", "no document has 2 tokens"});
+  expect_unfit({{"input_ids", ids}, {"position_ids", ids.repeat({3, 1})}},
+               {"position_ids have shape [3, 4]", "[tokens]"});
+  expect_unfit({{"input_ids", ids}}, {"mask is 3 x 3", "4 tokens", "--mask causal:4"}, {.mask = causal_mask(3, 3)});
+  const ScoreInput text = read_score_text(dir.file("model"), dir.write("a.txt", "h"));
+  expect_error(ErrorCode::kInvalidArgument, {dir.file("a.txt") + ": it predicts nothing"},
+               [&] { run(dir.file("model"), text); });
+}
+
+TEST_F(Score, AModelThatMakesNaNsIsNamedAndWritesNothing) {
+  testing::make_tiny_model(dir.file("model"));
+  const std::string weights = dir.file("model/model.safetensors");
+  const std::string broken = "model.layers.1.post_attention_layernorm";
+  std::vector<NamedTensor> tensors;
+  const SafetensorsFile whole = SafetensorsFile::open(weights);
+  for (const std::string& name : whole.names()) tensors.push_back({name, whole.tensor(name).clone()});
+  for (NamedTensor& named : tensors) {
+    if (named.name == broken + ".weight") named.tensor[3] = std::nan("");
+  }
+  write_safetensors(weights, tensors, {});
+  const ScoreInput input = read_score_tokens(write_tokens({{"input_ids", at::arange(10)}}));
+  const std::string logits_file = dir.file("logits.safetensors");
+  for (const int64_t cp : {1, 2}) {
+    expect_error(ErrorCode::kNonFinite,
+                 {dir.file("tokens.safetensors"), "whose output is not finite is " + broken,
+                  "its parameter " + broken + ".weight", "Nothing was written"},
+                 [&] { run(dir.file("model"), input, {.logits_file = logits_file, .cp = cp, .chunk_size = 3}); });
+    EXPECT_EQ(dir.num_files(), 2u) << "the model and its tokens alone, cp " << cp;
+  }
 }
 
 TEST_F(Score, UnfinishedLogitsLeaveNoFile) {

@@ -108,6 +108,10 @@ TEST(TrainConfig, RanksDecideTheBatchAndTheLongestChunk) {
                       {"parallel.chunk_size is 65", "data.seq_len = 64", "at most 32"});
   expect_config_error(with("[parallel]\ncp = 0\nchunk_size = 0\nstages = -1\n"),
                       {"parallel.cp is 0", "parallel.chunk_size is 0", "parallel.stages is -1"});
+  expect_config_error(with("[parallel]\nstages = 1025\nbackward_stages = 5000\n"),
+                      {"parallel.stages is 1025, at most 1024", "parallel.backward_stages is 5000"});
+  expect_config_error(with("[parallel]\ndp = 2\ncp = 129\n"), {"parallel.cp is 258, at most 256", "dp * cp", "mpi"});
+  expect_config_error(with("[parallel]\ncp = 5000000000\n"), {"parallel.cp is 5000000000, at most 65536"});
   expect_config_error(with("[parallel]\nstages = 2\nbackward_stages = 3\nkeep_remote_keys = true\n"),
                       {"parallel.backward_stages is 3", "stages = 2", "keep_remote_keys"});
   expect_config_error(with("[parallel]\nstages = 2\ncalibration = \"c.json\"\n"),
