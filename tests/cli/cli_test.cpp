@@ -268,9 +268,9 @@ TEST(Output, AFullStdoutIsAFailure) {
 TEST(Output, AFolderThatIsNotThereIsNamed) {
   const TemporaryFolder folder;
   const Finished finished = run_program({"plan", "--mask", "causal:8", "--svg", folder.file("no/such/m.svg")});
-  EXPECT_EQ(finished.status, 1);
+  EXPECT_EQ(finished.status, 2);
   EXPECT_EQ(finished.out, "");
-  EXPECT_THAT(finished.err, AllOf(HasSubstr("no/such/m.svg"), HasSubstr("No such file or directory")));
+  EXPECT_THAT(finished.err, AllOf(HasSubstr("no/such/m.svg"), HasSubstr("is no folder")));
 }
 
 TEST(Output, ADeviceIsWrittenToAndStaysADevice) {

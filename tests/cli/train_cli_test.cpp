@@ -414,7 +414,7 @@ const BadScore kBadScores[] = {
     {"mask_of_another_length",
      {"--model", "model", "--text", "text.txt", "--config", "train.toml", "--mask", "causal:7"},
      "7"},
-    {"ranks", {"--model", "model", "--text", "text.txt", "--config", "train.toml", "--cp", "0"}, "0 ranks"},
+    {"ranks", {"--model", "model", "--text", "text.txt", "--config", "train.toml", "--cp", "0"}, "--cp 0: at least 1"},
     {"dtype", {"--model", "model", "--text", "text.txt", "--dtype", "fp23"}, "fp32"},
     {"no_config", {"--model", "model", "--text", "text.txt", "--config", "nowhere.toml"}, "nowhere.toml"},
 };

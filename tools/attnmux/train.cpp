@@ -1,6 +1,7 @@
 #include <optional>
 
 #include "attnmux/launch.h"
+#include "attnmux/log.h"
 #include "attnmux/plugin_loader.h"
 #include "models/io/atomic_file.h"
 #include "models/train/check_launch.h"

@@ -259,12 +259,20 @@ class NegativeBackend final : public AttentionBackend {
     }
   }
 
-  // A buffer that all calls share, and the time for another one to come.
+  // A buffer that all calls share, and the time for another one to come. The lock keeps the handle whole: results are
+  // to be wrong, the process is not to crash.
   static at::Tensor through_scratch(const at::Tensor& q) {
+    static std::mutex mutex;
     static at::Tensor* scratch = new at::Tensor;
-    *scratch = q.clone();
+    {
+      const std::lock_guard lock(mutex);
+      *scratch = q.clone();
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(3));
-    const at::Tensor read = *scratch;
+    const at::Tensor read = [&] {
+      const std::lock_guard lock(mutex);
+      return *scratch;
+    }();
     return read.sizes() == q.sizes() ? read : q;
   }
 

@@ -189,7 +189,7 @@ TEST_F(DocumentFiles, BadOnesAreNamedWithTheirLine) {
   expect_bad(DataKind::kJsonl, "\n\n", {"bad: no documents"});
   expect_bad(DataKind::kJsonl, "{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n", {"bad:2: invalid UTF-8"});
   expect_bad(DataKind::kJsonl, "{\"text\": \"a\"}\n{\"text\": \"b\"\n",
-             {"bad:2: is not JSON: parse error at column 14", "correct it there"});
+             {"bad:2: is not JSON: parse error at column 13", "correct it there"});
   expect_bad(DataKind::kJsonl, "{\"text\": \"a\"}\n{\"text\": \"b\", \"text\": \"c\"}\n",
              {"bad:2: an object has the key \"text\" twice", "remove one"});
   expect_bad(DataKind::kJsonl, "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n", {"bad:3: expected an object", "\"text\""});
