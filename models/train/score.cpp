@@ -155,7 +155,7 @@ DocumentScore score_document(const Range& document, const at::Tensor& losses, co
   return result;
 }
 
-struct Pass {
+struct ForwardRun {
   std::function<ModuleObserver(int32_t rank)> observer;
   bool share_images = true;  // otherwise every rank runs all images, and sees the same modules
 };
@@ -163,15 +163,15 @@ struct Pass {
 // [tokens, hidden] in the input's order, computed by as many ranks as asked for.
 at::Tensor hidden_states(const CausalLm& model, const VlmSequence& sequence,
                          const std::shared_ptr<const SelectionTable>& table, const ScoreOptions& options,
-                         const Pass& pass) {
+                         const ForwardRun& run) {
   at::Tensor hidden;
   PlanCache plans;
   run_threads_group(options.cp, {}, [&](CpGroup& group) {
     StepContext step(table, std::make_shared<PreparedCache>(), {.training = false});
-    const ForwardOptions observed{.observe = pass.observer(group.rank())};
+    const ForwardOptions observed{.observe = run.observer(group.rank())};
     const LlmBatch share = prepare_vlm_batch(model, sequence, group, step,
                                              {.sharding = {.dispatch = {.chunk_size = options.chunk_size}},
-                                              .share_images = pass.share_images,
+                                              .share_images = run.share_images,
                                               .forward = observed},
                                              plans);
     arm_layers(step, model.config(), share.plan);
