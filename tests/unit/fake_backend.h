@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -57,7 +58,10 @@ class FakeBackend : public AttentionBackend {
 
   ForwardResult forward(const Prepared& prepared, const ForwardArgs& args) const override {
     ++forwards;
-    last_q = args.q;
+    {
+      const std::lock_guard lock(mutex_);
+      last_q = args.q;
+    }
     const at::Tensor lse = logits(prepared, args.q, args.k, args.softmax_scale).logsumexp(-1);
     const at::Tensor p = probabilities(prepared, args.q, args.k, lse, args.softmax_scale);
     const at::Tensor v = heads_first(args.v, args.q.size(1));
@@ -69,8 +73,11 @@ class FakeBackend : public AttentionBackend {
 
   BackwardResult backward(const Prepared& prepared, const BackwardArgs& args) const override {
     ++backwards;
-    last_dout = args.dout;
-    last_deterministic = args.deterministic;
+    {
+      const std::lock_guard lock(mutex_);
+      last_dout = args.dout;
+      last_deterministic = args.deterministic;
+    }
     const int64_t heads = args.q.size(1);
     const at::Tensor p =
         probabilities(prepared, args.q, args.k, args.lse.transpose(0, 1).to(at::kDouble), args.softmax_scale);
@@ -106,6 +113,7 @@ class FakeBackend : public AttentionBackend {
   }
 
   std::string id_;
+  mutable std::mutex mutex_;  // ranks of one process share a backend
 };
 
 }  // namespace attnmux::testing
