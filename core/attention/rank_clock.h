@@ -34,12 +34,13 @@ class RankClock {
     }
   }
 
-  // Collective. From the first rank's begin to the last one's end, the least of all rounds: [things]. (A rank's own
-  // time alone would be short where a machine with too few cores lets ranks run one after another.)
+  // Collective. From the first rank's begin to the last one's end, the median over the rounds: [things]. (A rank's
+  // own time alone would be short where a machine with too few cores lets ranks run one after another. The least of the
+  // rounds would compare one thing's luckiest moment with another's, where a machine's speed comes and goes.)
   at::Tensor seconds() {
     group_.all_reduce(begins_, ReduceOp::kMax)->wait();
     group_.all_reduce(ends_, ReduceOp::kMax)->wait();
-    return (ends_ + begins_).amin(/*dim=*/1);
+    return std::get<0>((ends_ + begins_).median(/*dim=*/1));
   }
 
  private:

@@ -82,7 +82,7 @@ int run_bench_comm(const Arguments& arguments) {
                .about =
                    "Measures what exchanges between ranks and their attention take on this machine, with N ranks as\n"
                    "threads that work at the same time, and fits a cost model to it. The file is what\n"
-                   "`attnmux plan --calibration FILE` predicts from. Times are the least of rounds in which all things "
+                   "`attnmux plan --calibration FILE` predicts from. Times are medians of rounds in which all things "
                    "take turns; give each\n"
                    "rank a core (OMP_NUM_THREADS, taskset) for figures that repeat.\n\n"
                    "--suite TOKENS holds the model against what plans take, forward and backward, with 1, 2 and 4\n"

@@ -36,7 +36,7 @@ struct PassTimes {
   double backward_s = 0;
 };
 
-// Times run from the first rank's begin to the last one's end, and are the least of all repetitions. All things are
+// Times run from the first rank's begin to the last one's end, and are medians of the repetitions. All things are
 // measured in turns, plans included, so that what else the machine does slows them alike.
 struct Calibration {
   CostModel model;
