@@ -1,5 +1,9 @@
 #include "tiled_cpu/cpu_isa.h"
 
+#include <ATen/Version.h>
+
+#include <string>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -39,10 +43,13 @@ bool cpu_has_amx() {
 
 CpuIsa detect() {
 #if defined(__x86_64__)
-  if (cpu_has_amx()) return CpuIsa::kAmx;
-  if (cpu_has_avx512_bf16()) return CpuIsa::kAvx512Bf16;
-  if (cpu_has_avx512()) return CpuIsa::kAvx512;
-  if (cpu_has_avx2()) return CpuIsa::kAvx2;
+  // Not above what LibTorch itself keeps to, which ATEN_CPU_CAPABILITY can lower.
+  const std::string aten = at::get_cpu_capability();
+  const bool avx512_allowed = aten == "AVX512", avx2_allowed = avx512_allowed || aten == "AVX2";
+  if (avx512_allowed && cpu_has_amx()) return CpuIsa::kAmx;
+  if (avx512_allowed && cpu_has_avx512_bf16()) return CpuIsa::kAvx512Bf16;
+  if (avx512_allowed && cpu_has_avx512()) return CpuIsa::kAvx512;
+  if (avx2_allowed && cpu_has_avx2()) return CpuIsa::kAvx2;
 #endif
   return CpuIsa::kGeneric;
 }

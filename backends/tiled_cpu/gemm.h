@@ -1,9 +1,11 @@
 // Small matrix products on packed tiles: C [m, n] = or += A [m, k] B [k, n], all in L1 or L2.
 //
-// One register block is kGemmRows x 2 vectors of C; per step of k it loads two vectors of B and broadcasts one element
-// of A a row, so no operand needs packing beyond rows: A is read either along its rows (kRows: A[i * lda + l]) or
-// transposed in place (kColumns: A[l * lda + i]). B and C have rows padded to whole vectors. A caller narrows a product
-// to the attended part of a tile by moving pointers: k is exact, m is whole register blocks.
+// A register block is some rows x 2 vectors of C; per step of k it loads two vectors of B and broadcasts one element of A
+// a row, so no operand needs packing beyond rows: A is read either along its rows (kRows: A[i * lda + l]) or transposed
+// in place (kColumns: A[l * lda + i]). B and C have rows padded to whole vectors. A caller narrows a product to the
+// attended part of a tile by moving pointers: k is exact, m is a multiple of kGemmRows. Two blocks of 3/2 kGemmRows rows
+// stand for three of kGemmRows: they fill the registers, so that more sums are under way than a multiply-add takes
+// cycles, and an element of B is loaded for more of them.
 #pragma once
 
 #include "simd.h"
@@ -13,11 +15,10 @@ namespace ATTNMUX_ISA {
 
 enum class Walk { kRows, kColumns };
 
-template <class T, Walk walk, int vectors>
+template <class T, Walk walk, int rows, int vectors>
 inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
-  constexpr int rows = kGemmRows;
   Vec<T> acc[rows][vectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
     for (int j = 0; j < vectors; ++j) acc[i][j] = add ? load(c + i * ldc + j * kWidth<T>) : Vec<T>{};
@@ -26,7 +27,7 @@ inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t l
     Vec<T> right[vectors];
 #pragma GCC unroll 2
     for (int j = 0; j < vectors; ++j) right[j] = load(b + j * kWidth<T>);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int i = 0; i < rows; ++i) {
       const Vec<T> left = splat(walk == Walk::kRows ? a[i * lda] : a[i]);
 #pragma GCC unroll 2
@@ -35,7 +36,7 @@ inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t l
     a += walk == Walk::kRows ? 1 : lda;
     b += ldb;
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
     for (int j = 0; j < vectors; ++j) store(c + i * ldc + j * kWidth<T>, acc[i][j]);
@@ -46,9 +47,13 @@ inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t l
 template <class T, Walk walk, int vectors>
 [[gnu::noinline]] void gemm_columns(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
                                     int64_t ldc, bool add) {
+  constexpr int kTall = kGemmRows * 3 / 2;
   const int64_t a_row = walk == Walk::kRows ? lda : 1;
-  for (int64_t i = 0; i < m; i += kGemmRows)
-    gemm_block<T, walk, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
+  int64_t i = 0;
+  for (const int64_t tall_end = m / (2 * kTall) * (2 * kTall); i < tall_end; i += kTall)
+    gemm_block<T, walk, kTall, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
+  for (; i < m; i += kGemmRows)
+    gemm_block<T, walk, kGemmRows, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
 }
 
 // REQUIRES: m is a multiple of kGemmRows, n of the vector width.

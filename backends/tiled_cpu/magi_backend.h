@@ -20,7 +20,8 @@ namespace attnmux {
 // products of pairs with kAvx512Bf16, matrix tiles with kAmx.
 enum class CpuIsa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-// The best that this processor and operating system have.
+// The best that this processor and operating system have, within LibTorch's own limit (ATEN_CPU_CAPABILITY=avx2 or
+// default lowers both).
 CpuIsa best_cpu_isa();
 
 // Throws Error(kInvalidArgument) for an instruction set that this processor lacks.

@@ -50,7 +50,7 @@ class AttendCli : public ::testing::Test {
     EXPECT_THAT(folder.names(), ElementsAre("in.safetensors"));
   }
 
-  testing::TemporaryFolder folder;
+  TempDir folder;
   std::string input = folder.file("in.safetensors"), output = folder.file("out.safetensors");
   at::Tensor q, k, v, dout;
 };

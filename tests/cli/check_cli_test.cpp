@@ -13,7 +13,6 @@ using nlohmann::json;
 using testing::Finished;
 using ::testing::HasSubstr;
 using testing::run_program;
-using testing::TemporaryFolder;
 
 const std::string kReference = ATTNMUX_BUILD_DIR "/lib/attnmux/plugins/reference.so";
 const std::string kFlash = ATTNMUX_BUILD_DIR "/lib/attnmux/plugins/flash.so";
@@ -29,7 +28,7 @@ void PrintTo(const Refused& refused, std::ostream* out) { *out << refused.name; 
 class CheckRefused : public ::testing::TestWithParam<Refused> {};
 
 TEST_P(CheckRefused, SaysWhatAndWritesNothing) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   testing::write(folder.file("text.so"), "not a plugin");
   std::vector<std::string> arguments = {"check"};
   arguments.insert(arguments.end(), GetParam().arguments.begin(), GetParam().arguments.end());
@@ -78,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, CheckRefused, ::testing::ValuesIn(kRefused),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Check, OneCaseAloneIsMarkedPartialInEveryReport) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const Finished finished = run_program({"check", "--plugin", kReference, "--case", kCase, "--json",
                                          folder.file("card.json"), "--junit", folder.file("card.xml")});
   ASSERT_EQ(finished.status, 0) << finished.err;
@@ -96,7 +95,7 @@ TEST(Check, OneCaseAloneIsMarkedPartialInEveryReport) {
 }
 
 TEST(Check, AGroupThatIsBuiltInNeedsNoPlugin) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const Finished finished =
       run_program({"check", "--group", "threads", "--profile", "cp", "--case", "group/check=casts,cp=2", "--case",
                    "faults/check=abort,cp=3", "--json", folder.file("card.json")});
@@ -137,7 +136,7 @@ TEST(Check, AFullDiskIsAFailure) {
 }
 
 TEST(Check, TheTemplateIsWrittenUnderItsNameAndNeverOverwritten) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const std::vector<std::string> arguments = {"check", "--new-plugin", folder.file("acme"), "acme"};
   ASSERT_EQ(run_program(arguments).status, 0);
   const std::string source = testing::contents(folder.file("acme/acme.cpp"));

@@ -26,7 +26,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::run_program;
 using ::testing::StartsWith;
-using testing::TemporaryFolder;
 
 struct Refused {
   const char* name;
@@ -38,7 +37,7 @@ struct Refused {
 class RefusedTest : public ::testing::TestWithParam<Refused> {};
 
 TEST_P(RefusedTest, SaysWhatAndWritesNothing) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const Finished finished = run_program(GetParam().arguments, {.folder = folder.path()});
   EXPECT_EQ(finished.status, GetParam().status) << finished.err;
   EXPECT_EQ(finished.out, "");
@@ -209,7 +208,7 @@ INSTANTIATE_TEST_SUITE_P(
                       MaskArea{"bidirectional-spans:4,1-3", 4, 4, 11}));
 
 TEST(Plan, ItsSlicesAreAMaskFileAgain) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const json first = answer({"plan", "--mask", "prefix-lm:100+300,50+20", "--json"});
   json mask;
   for (const char* key : {"total_q", "total_k", "slices"}) mask[key] = first["mask"][key];
@@ -219,7 +218,7 @@ TEST(Plan, ItsSlicesAreAMaskFileAgain) {
 }
 
 TEST(Plan, WritesPicturesThatNeedNoNetwork) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const Finished finished =
       run_program({"plan", "--mask", "varlen:100,50", "--svg", folder.file("m.svg"), "--html", folder.file("m.html")});
   EXPECT_EQ(finished.status, 0) << finished.err;
@@ -233,7 +232,7 @@ TEST(Plan, WritesPicturesThatNeedNoNetwork) {
 }
 
 TEST(Plan, BadMaskFilesAreNamedWithTheirKey) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const std::string file = folder.file("mask.json");
   for (const auto& [text, expected] :
        {std::pair{"{\"total_q\": 4", "JSON"}, std::pair{"{\"total_q\": 4, \"total_k\": 4}", "slices"},
@@ -266,7 +265,7 @@ TEST(Output, AFullStdoutIsAFailure) {
 }
 
 TEST(Output, AFolderThatIsNotThereIsNamed) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const Finished finished = run_program({"plan", "--mask", "causal:8", "--svg", folder.file("no/such/m.svg")});
   EXPECT_EQ(finished.status, 2);
   EXPECT_EQ(finished.out, "");
@@ -283,7 +282,7 @@ TEST(Output, ADeviceIsWrittenToAndStaysADevice) {
 }
 
 TEST(Output, AFullDiskLeavesTheOldFile) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   testing::write(folder.file("m.html"), "old");
   const Finished finished =
       run_program({"plan", "--mask", "varlen:100,50", "--html", folder.file("m.html")}, {.largest_file = 1024});
@@ -310,7 +309,7 @@ TEST(Plugins, JsonListsFoldersFilesAndBackends) {
 }
 
 TEST(Plugins, ANamedFileThatIsNoPluginIsStatusFour) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   testing::write(folder.file("bad.so"), "not a library");
   const Finished finished =
       run_program({"plugins", "--json"}, {.environment = {{"ATTNMUX_PLUGIN_FILES", folder.file("bad.so")}}});
@@ -326,7 +325,7 @@ TEST(Plugins, ANamedFileThatIsNoPluginIsStatusFour) {
 }
 
 TEST(Score, AnswersOnOneLineAndFailsOnWeightsThatAreNoNumbers) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const std::string weights = folder.file("model/model.safetensors");
   testing::make_tiny_model(folder.file("model"));
   testing::write(folder.file("a.txt"), "hello");

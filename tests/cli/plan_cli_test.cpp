@@ -19,13 +19,12 @@ using testing::Finished;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::run_program;
-using testing::TemporaryFolder;
 
 TEST(PlanGroup, PublishedCasesThroughTheProgram) {
   const json cases = json::parse(std::ifstream(ATTNMUX_SOURCE_DIR "/tests/golden/published_cases.json"))["dispatch"];
   ASSERT_EQ(cases.size(), 3u);
   for (const json& expected : cases) {
-    const TemporaryFolder folder;
+    const TempDir folder;
     testing::write(
         folder.file("mask.json"),
         json{{"total_q", expected["total"]}, {"total_k", expected["total"]}, {"slices", expected["slices"]}}.dump());
@@ -143,7 +142,7 @@ TEST(PlanGroup, StagesFollowTheLink) {
 }
 
 TEST(PlanGroup, CalibrationIsRead) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   testing::write(folder.file("c.json"),
                  R"({"flops_per_s": 2e12, "bytes_per_s": 1e9, "latency_s": 1e-4, "source": "two threads"})");
   const json cost = answer({"plan", "--mask", "causal:64", "--calibration", folder.file("c.json"), "--heads", "4:2",
@@ -160,7 +159,7 @@ TEST(PlanGroup, CalibrationIsRead) {
 }
 
 TEST(PlanGroup, WhatBenchCommMeasuresIsACalibration) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const json measured =
       answer({"bench", "comm", "--ranks", "3", "--mask", "causal:192", "--backend", "sdpa", "--heads", "2:1",
               "--head-dim", "16", "--reps", "3", "--suite", "1024", "--output", folder.file("c.json"), "--json"});
@@ -223,7 +222,7 @@ std::string first_tag_out_of_order(const std::string& text) {
 }
 
 TEST(PlanGroup, PicturesAreWholeAndNeedNoNetwork) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   for (const std::string cp : {"3", "40"}) {
     const Finished finished = run_program({"plan", "--mask", "varlen:900,1200,300", "--cp", cp, "--chunk-size", "16",
                                            "--stages", "2", "--simulate", "--simulate-ranks", "2,4,8", "--svg",

@@ -8,13 +8,13 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "tests/common/temp_dir.h"
 
 namespace attnmux::testing {
 
@@ -32,27 +32,6 @@ struct RunOptions {
   std::vector<std::string> launcher;               // command that starts the program, "mpirun -n 2"
 };
 
-// A folder of its own, removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "attnmux-cli-XXXXXX").string();
-    if (!::mkdtemp(name.data())) throw std::runtime_error("mkdtemp failed");
-    path_ = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-  std::string path() const { return path_.string(); }
-  std::vector<std::string> names() const {
-    std::vector<std::string> result;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) result.push_back(entry.path().filename());
-    return result;
-  }
-
- private:
-  std::filesystem::path path_;
-};
-
 inline std::string contents(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -61,7 +40,7 @@ inline std::string contents(const std::string& path) {
 inline void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
 inline Finished run_program(const std::vector<std::string>& arguments, const RunOptions& options = {}) {
-  const TemporaryFolder captured;
+  const TempDir captured;
   const std::string program = std::string(ATTNMUX_BUILD_DIR) + "/bin/attnmux";
   const std::string out = options.stdout_file.empty() ? captured.file("out") : options.stdout_file;
   const std::string err = captured.file("err");

@@ -65,7 +65,7 @@ class TrainCli : public ::testing::Test {
     return json::parse(finished.out, nullptr, /*allow_exceptions=*/false);
   }
 
-  testing::TemporaryFolder folder;
+  TempDir folder;
   std::string config = folder.file("train.toml");
 };
 
@@ -193,11 +193,12 @@ class MpirunCli : public TrainCli {
     TrainCli::SetUp();
   }
 
-  // More processes than cores, each with one thread.
-  static RunOptions mpirun(const std::string& ranks) {
+  // More processes than cores, each with one thread; files of the launch where no other mpirun makes and removes them.
+  RunOptions mpirun(const std::string& ranks) const {
     return {.environment = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
                             {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-                            {"OMP_NUM_THREADS", "1"}},
+                            {"OMP_NUM_THREADS", "1"},
+                            {"TMPDIR", folder.path()}},
             .launcher = {ATTNMUX_MPIRUN, "--oversubscribe", "--bind-to", "none", "-n", ranks}};
   }
 

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/common/temp_dir.h"
+
 namespace attnmux::testing {
 
 inline constexpr char kNoMpirun[] = "no mpirun; tools/setup installs it";
@@ -47,9 +49,11 @@ inline bool mpirun_found() {
   return found;
 }
 
-// `options`: further ones of mpirun, each with a blank behind it.
+// `options`: further ones of mpirun, each with a blank behind it. Two launches of OpenMPI that begin and end at the same
+// time meet in a folder that one makes and the other removes; each has its own here.
 inline Launch mpirun(int32_t ranks, const std::string& command, const std::string& options = "") {
-  return run_command("timeout 120 " ATTNMUX_MPIRUN
+  const TempDir files;
+  return run_command("TMPDIR=" + files.path() + " timeout 120 " ATTNMUX_MPIRUN
                      " --oversubscribe --allow-run-as-root --bind-to none -x OMP_NUM_THREADS=1 " +
                      options + "-n " + std::to_string(ranks) + " " + command);
 }

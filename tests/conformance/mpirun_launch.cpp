@@ -112,6 +112,9 @@ void MpirunLaunch::start(const std::string& path, const std::string& plugin) {
       find_mpirun(), "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", ranks, program, kRankFlag,
       path};
   std::vector<std::string> environment = environment_of_child(plugin);
+  // Two launches of OpenMPI that begin and end at the same time meet in a folder that one makes and the other removes.
+  std::erase_if(environment, [](const std::string& variable) { return variable.starts_with("TMPDIR="); });
+  environment.push_back("TMPDIR=" + folder_);
   const std::vector<char*> argv = pointers(words), envp = pointers(environment);
   int pipe[2];
   if (::pipe2(pipe, O_CLOEXEC) != 0) throw system_error("no pipe");

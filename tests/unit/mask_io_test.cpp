@@ -4,7 +4,7 @@
 
 #include "attnmux/mask_builders.h"
 #include "expect_error.h"
-#include "temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "models/families/families.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

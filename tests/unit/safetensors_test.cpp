@@ -11,7 +11,7 @@
 #include "models/io/atomic_file.h"
 #include "models/io/safetensors_header.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

@@ -10,9 +10,9 @@ function(attnmux_add_test name)
   add_test(NAME ${name} COMMAND ${name} --gtest_output=xml:${PROJECT_BINARY_DIR}/test-reports/${name}.xml)
 endfunction()
 
-# A test whose programs run under mpirun: one at a time, as two that start together may quarrel over OpenMPI's session
-# folder ("mkdir: File exists"). OpenMPI keeps memory of its own to the end, allocated in modules that are closed by then,
-# so that no suppression finds it: the leak check of AddressSanitizer is off there.
+# A test whose programs run under mpirun: one at a time, as their deadlines are short and their ranks already more than
+# the cores. OpenMPI keeps memory of its own to the end, allocated in modules that are closed by then, so that no
+# suppression finds it: the leak check of AddressSanitizer is off there.
 function(attnmux_test_runs_mpi name)
   set_tests_properties(${name} PROPERTIES ENVIRONMENT ASAN_OPTIONS=detect_leaks=0 RESOURCE_LOCK mpirun)
 endfunction()

@@ -8,7 +8,7 @@
 #include "models/data/conversation_encoder.h"
 #include "models/io/atomic_file.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

@@ -15,7 +15,7 @@
 #include "models/io/safetensors.h"
 #include "tests/common/compare.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

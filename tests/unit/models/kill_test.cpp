@@ -20,7 +20,7 @@
 #include "models/train/checkpoint.h"
 #include "models/train/metrics.h"
 #include "tests/common/tiny_model.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

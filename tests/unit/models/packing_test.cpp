@@ -14,7 +14,7 @@
 #include "attnmux/mask_builders.h"
 #include "models/nn/linear_cross_entropy.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux {
 namespace {

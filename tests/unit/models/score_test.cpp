@@ -20,7 +20,7 @@
 #include "tests/common/cpu_backends.h"
 #include "tests/common/tiny_model.h"
 #include "tests/unit/expect_error.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 #include "train_golden.h"
 #include "vlm_golden.h"
 

@@ -8,7 +8,7 @@
 
 #include "models/train/trainer.h"
 #include "tests/common/cpu_backends.h"
-#include "tests/unit/temp_dir.h"
+#include "tests/common/temp_dir.h"
 
 namespace attnmux::testing {
 

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace attnmux {
 
@@ -28,11 +29,13 @@ class TempDir {
     return file(name);
   }
 
-  size_t num_files() const {
-    size_t count = 0;
-    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(path_)) ++count;
-    return count;
+  // Of the files and folders in it.
+  std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) result.push_back(entry.path().filename());
+    return result;
   }
+  size_t num_files() const { return names().size(); }
 
  private:
   std::string path_;
