@@ -82,9 +82,9 @@ class Call {
         in_(mask.total_q(), mask.total_k(), size),
         prepared_(call_.prepare(cache, mask, in_.q, in_.k, in_.v)) {}
   ForwardResult forward() const { return call_.forward(*prepared_, in_.q, in_.k, in_.v); }
-  void backward() {
+  BackwardResult backward() {
     if (!result_.out.defined()) result_ = forward();
-    call_.backward(*prepared_, in_.backward(result_));
+    return call_.backward(*prepared_, in_.backward(result_));
   }
 
  private:
@@ -115,7 +115,7 @@ void fit(const std::vector<ExchangeTime>& exchanges, double bytes_per_token, Cos
 }
 
 // The rest of what is measured, behind the exchanges.
-enum Measurement : int64_t { kForward = kSizes, kBackward, kRows, kOneCall, kBoth, kMeasurements };
+enum Measurement : int64_t { kForward = kSizes, kBackward, kRows, kBackwardRows, kOneCall, kBoth, kMeasurements };
 constexpr int64_t kFewKeys = 16;
 
 // Forward and backward of a plan, as two things to be measured.
@@ -168,14 +168,16 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
     Call few_keys(call, full_mask(rows, kFewKeys), size, cache);
     Call one(call, full_mask(1, 1), size, cache);
     const ForwardResult before = few_keys.forward();
+    const at::Tensor dq = few_keys.backward().dq.to(wide_dtype(before.out.scalar_type()));
     things.emplace_back([&] { whole.forward(); });
     things.emplace_back([&] { whole.backward(); });
     things.emplace_back([&] {
       LseMerge merge;
-      merge.add({before.out.clone(), before.lse});
+      merge.add(before);  // written into: its numbers change from round to round, and stay numbers
       merge.add(few_keys.forward());
       merge.finish(before.out, size.head_dim);
     });
+    things.emplace_back([&] { dq.add_(few_keys.backward().dq); });
     things.emplace_back([&] { one.forward(); });
     things.emplace_back([&] {
       GroupCastResult under_way = casts.back()();
@@ -199,13 +201,16 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
   model.call_s = measured(kOneCall);
   // What is left of a time once calls and rows are paid for; at least a tenth, where noise would leave nothing.
   const auto left = [&](double time, double paid) { return std::max(time - paid, time / 10); };
-  const CostModel unit{.flops_per_s = 1, .backward_flops_per_s = 1, .call_s = 0, .row_bytes_per_s = 1};
+  const CostModel unit{
+      .flops_per_s = 1, .backward_flops_per_s = 1, .call_s = 0, .row_bytes_per_s = 1, .backward_row_bytes_per_s = 1};
   const double row_bytes = unit.part_s(1, rows, size, Pass::kForward) - unit.part_s(1, 0, size, Pass::kForward);
   const double row_s = left(measured(kRows), model.call_s);
+  const double backward_row_s = left(measured(kBackwardRows), model.call_s);
   model.row_bytes_per_s = row_bytes / row_s;
+  model.backward_row_bytes_per_s = row_bytes / backward_row_s;
   const auto operations = [&](Pass pass) { return unit.part_s(options.mask.area(), 0, size, pass); };
   model.flops_per_s = operations(Pass::kForward) / left(result.forward_s, model.call_s + row_s);
-  model.backward_flops_per_s = operations(Pass::kBackward) / left(result.backward_s, model.call_s + row_s);
+  model.backward_flops_per_s = operations(Pass::kBackward) / left(result.backward_s, model.call_s + backward_row_s);
   const double saved = result.forward_s + result.exchanges.back().seconds - measured(kBoth);
   model.overlap = std::clamp(saved / std::min(result.forward_s, result.exchanges.back().seconds), 0.0, 1.0);
   for (int64_t i = kMeasurements; i < seconds.size(0); i += 2) {

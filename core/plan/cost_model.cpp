@@ -134,8 +134,9 @@ double CostModel::part_s(int64_t area, int64_t rows, const AttentionSize& shape,
   if (area == 0) return 0;
   const double width = static_cast<double>(shape.heads_q) * static_cast<double>(shape.head_dim);
   const double operations = 4.0 * static_cast<double>(area) * width;
-  return call_s + static_cast<double>(rows) * width * 4 / row_bytes_per_s +
-         (pass == Pass::kForward ? operations / flops_per_s : kBackwardOperations * operations / backward_flops_per_s);
+  const double row_bytes = static_cast<double>(rows) * width * 4;
+  if (pass == Pass::kForward) return call_s + row_bytes / row_bytes_per_s + operations / flops_per_s;
+  return call_s + row_bytes / backward_row_bytes_per_s + kBackwardOperations * operations / backward_flops_per_s;
 }
 
 double CostModel::exchange_s(int64_t tokens, const AttentionSize& shape, Cargo cargo) const {
@@ -154,7 +155,7 @@ CostModel cost_model_from_json(std::string_view json, const std::string& what) {
   }();
   const JsonReader reader(document, what);
   reader.check_keys({"flops_per_s", "bytes_per_s", "latency_s", "source"},
-                    {"backward_flops_per_s", "call_s", "row_bytes_per_s", "overlap"});
+                    {"backward_flops_per_s", "call_s", "row_bytes_per_s", "backward_row_bytes_per_s", "overlap"});
   const auto positive = [&](const std::string& key) {
     const double value = reader.at(key).number();
     if (!(value > kLeast && value < kMost)) {
@@ -165,10 +166,12 @@ CostModel cost_model_from_json(std::string_view json, const std::string& what) {
   const auto measured = [&](const std::string& key, double otherwise) {
     return reader.has(key) ? positive(key) : otherwise;
   };
+  const double rows = measured("row_bytes_per_s", std::numeric_limits<double>::infinity());
   CostModel model{.flops_per_s = positive("flops_per_s"),
                   .backward_flops_per_s = measured("backward_flops_per_s", positive("flops_per_s")),
                   .call_s = measured("call_s", 0),
-                  .row_bytes_per_s = measured("row_bytes_per_s", std::numeric_limits<double>::infinity()),
+                  .row_bytes_per_s = rows,
+                  .backward_row_bytes_per_s = measured("backward_row_bytes_per_s", rows),
                   .bytes_per_s = positive("bytes_per_s"),
                   .latency_s = positive("latency_s"),
                   .source = reader.at("source").string()};
@@ -188,6 +191,9 @@ std::string to_json(const CostModel& model) {
       {"overlap", model.overlap},         {"source", model.source}};
   if (model.call_s > 0) document["call_s"] = model.call_s;
   if (std::isfinite(model.row_bytes_per_s)) document["row_bytes_per_s"] = model.row_bytes_per_s;
+  if (std::isfinite(model.backward_row_bytes_per_s)) {
+    document["backward_row_bytes_per_s"] = model.backward_row_bytes_per_s;
+  }
   return document.dump(/*indent=*/2);
 }
 

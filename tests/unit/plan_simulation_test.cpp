@@ -14,6 +14,7 @@ const CostModel kModel{.flops_per_s = 4,
                        .backward_flops_per_s = 4,
                        .call_s = 0.5,
                        .row_bytes_per_s = 16,
+                       .backward_row_bytes_per_s = 16,
                        .bytes_per_s = 16,
                        .latency_s = 1,
                        .source = "test"};

@@ -36,13 +36,14 @@ enum class Cargo : uint8_t { kKeys, kGradients };
 
 // The defaults are no measurement: one GPU of the Hopper kind behind a 400 Gbit/s link.
 struct ATTNMUX_API CostModel {
-  double flops_per_s = 500e12;           // attention of one rank, forward
-  double backward_flops_per_s = 500e12;  // and backward
-  double call_s = 10e-6;                 // of one part, whatever its size
-  double row_bytes_per_s = 600e9;        // fp32 bytes of a part's output rows, made and merged
-  double bytes_per_s = 50e9;             // that one rank sends and, at the same time, receives
-  double latency_s = 20e-6;              // of one exchange
-  double overlap = 1;                    // share of an exchange under way that slows attention by nothing, 0 to 1
+  double flops_per_s = 500e12;              // attention of one rank, forward
+  double backward_flops_per_s = 500e12;     // and backward
+  double call_s = 10e-6;                    // of one part, whatever its size
+  double row_bytes_per_s = 600e9;           // fp32 bytes of a part's output rows, made and merged
+  double backward_row_bytes_per_s = 600e9;  // likewise of its dq, made and added up
+  double bytes_per_s = 50e9;                // that one rank sends and, at the same time, receives
+  double latency_s = 20e-6;                 // of one exchange
+  double overlap = 1;                       // share of an exchange under way that slows attention by nothing, 0 to 1
   std::string source = "assumed";
 
   double part_s(int64_t area, int64_t rows, const AttentionSize& shape, Pass pass) const;  // nothing attended: 0
@@ -50,8 +51,9 @@ struct ATTNMUX_API CostModel {
 };
 
 // {"flops_per_s": 5e14, "bytes_per_s": 5e10, "latency_s": 2e-5, "source": ".."} and, where measured,
-// "backward_flops_per_s" (else as forward), "call_s", "row_bytes_per_s" (else free) and "overlap" (else 1). Throws
-// Error(kConfig) naming `what` and the key that is missing, unknown or outside its limits.
+// "backward_flops_per_s" (else as forward), "call_s", "row_bytes_per_s" (else free), "backward_row_bytes_per_s" (else
+// as forward) and "overlap" (else 1). Throws Error(kConfig) naming `what` and the key that is missing, unknown or
+// outside its limits.
 ATTNMUX_API CostModel cost_model_from_json(std::string_view json, const std::string& what = "calibration");
 ATTNMUX_API std::string to_json(const CostModel& model);
 
