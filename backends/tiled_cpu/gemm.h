@@ -1,11 +1,11 @@
 // Small matrix products on packed tiles: C [m, n] = or += A [m, k] B [k, n], all in L1 or L2.
 //
-// A register block is some rows x 2 vectors of C; per step of k it loads two vectors of B and broadcasts one element of A
-// a row, so no operand needs packing beyond rows: A is read either along its rows (kRows: A[i * lda + l]) or transposed
-// in place (kColumns: A[l * lda + i]). B and C have rows padded to whole vectors. A caller narrows a product to the
-// attended part of a tile by moving pointers: k is exact, m is a multiple of kGemmRows. Two blocks of 3/2 kGemmRows rows
-// stand for three of kGemmRows: they fill the registers, so that more sums are under way than a multiply-add takes
-// cycles, and an element of B is loaded for more of them.
+// A register block is some rows x 2 vectors of C; per step of k it loads two vectors of B and broadcasts one element of
+// A a row, so no operand needs packing beyond rows: A is read either along its rows (kRows: A[i * lda + l]) or
+// transposed in place (kColumns: A[l * lda + i]). B and C have rows padded to whole vectors. A caller narrows a product
+// to the attended part of a tile by moving pointers: k is exact, m is a multiple of kGemmRows. Two blocks of kTallRows,
+// at most 3/2 kGemmRows, stand for three of kGemmRows where those leave registers idle: more sums are then under way
+// than a multiply-add takes cycles, and an element of B is loaded for more of them.
 #pragma once
 
 #include "simd.h"
@@ -47,11 +47,10 @@ inline void gemm_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t l
 template <class T, Walk walk, int vectors>
 [[gnu::noinline]] void gemm_columns(int64_t m, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
                                     int64_t ldc, bool add) {
-  constexpr int kTall = kGemmRows * 3 / 2;
   const int64_t a_row = walk == Walk::kRows ? lda : 1;
   int64_t i = 0;
-  for (const int64_t tall_end = m / (2 * kTall) * (2 * kTall); i < tall_end; i += kTall)
-    gemm_block<T, walk, kTall, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
+  for (const int64_t tall_end = m / (2 * kTallRows) * (2 * kTallRows); i < tall_end; i += kTallRows)
+    gemm_block<T, walk, kTallRows, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
   for (; i < m; i += kGemmRows)
     gemm_block<T, walk, kGemmRows, vectors>(k, a + i * a_row, lda, b, ldb, c + i * ldc, ldc, add);
 }
