@@ -82,6 +82,13 @@ inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, co
   add_along_keys(cover, scores, v, dv, out);
 }
 
+// The rows that results of a panel will be written to: a store would wait for each of them to be read first.
+template <class S>
+inline void prefetch_out(const ForwardProblem& p, int64_t token, int64_t rows, int64_t head) {
+  const S* const first = static_cast<const S*>(p.out.data) + token * p.out.token + head * p.out.head;
+  for (int64_t r = 0; r < rows; ++r) prefetch_row(first + r * p.out.token, p.dims.head_dim_v);
+}
+
 // Row `r` of a tile whose first token is `token - r`: out times 1 / sum, and lse. 0 and -inf for a row without keys.
 template <class S>
 inline void write_row(const ForwardProblem& p, int64_t token, int64_t r, int64_t head, const Compute<S>* out,
@@ -166,8 +173,11 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
       for (int32_t row = 0; row < rows; row += kPanel<T>) {
         const PanelCover<T>& cover = covers[row / kPanel<T>];
         if (cover.empty()) continue;
-        if (next >= 0)
+        if (next >= 0) {
           prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
+        } else {
+          prefetch_out<S>(p, begin + row, smaller(kPanel<T>, rows - row), head);
+        }
         forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
                       k + cover.key_begin * d, v + cover.key_begin * dv, scratch.scores, scratch.out + row * dv,
                       scratch.state[row / kPanel<T>]);

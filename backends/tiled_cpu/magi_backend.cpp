@@ -106,8 +106,10 @@ at::Tensor empty_in_huge_pages(at::IntArrayRef sizes, const at::TensorOptions& o
   return tensor;
 }
 
-// Keys and values that the forward packs at a time, at least one head. Memory that is new to the process costs a page
-// fault every 4 KiB; a buffer of this size is handed out again by malloc, call after call.
+// Heads of k and v that the forward packs at a time, at least one: as few as give each thread this many q tiles, for
+// what was packed a short while ago is still in a cache; and at most so many bytes, for memory that is new to the process
+// costs a page fault every 4 KiB, and a buffer of this size is handed out again by malloc, call after call.
+constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kPackedBytes = 16 * 1024 * 1024;
 
 // Work below this many multiplications is not worth waking another thread for.
@@ -164,8 +166,10 @@ class MagiBackend final : public AttentionBackend {
     const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
     const int64_t num_k_tiles = own.plan.num_k_tiles, group = problem.dims.heads_q / problem.dims.heads_kv;
     const int64_t bytes_per_head = num_k_tiles * static_cast<int64_t>(kernels.packed_tile_bytes(problem));
-    const int64_t heads_at_once =
-        std::clamp<int64_t>(kPackedBytes / std::max<int64_t>(bytes_per_head, 1), 1, problem.dims.heads_kv);
+    const int64_t items = own.plan.num_q_tiles * group;  // of one head of k and v
+    const int64_t wanted = kItemsPerThread * at::get_num_threads() / std::max<int64_t>(items, 1);
+    const int64_t fitting = kPackedBytes / std::max<int64_t>(bytes_per_head, 1);
+    const int64_t heads_at_once = std::clamp<int64_t>(std::min(wanted, fitting), 1, problem.dims.heads_kv);
     const at::Tensor packed = empty_in_huge_pages({heads_at_once * bytes_per_head}, at::kByte);
     problem.packed = packed.mutable_data_ptr();
     const size_t scratch_bytes = kernels.forward_scratch(problem);
@@ -176,7 +180,6 @@ class MagiBackend final : public AttentionBackend {
                    [&](int64_t k_tile, void*) { kernels.pack_keys(problem, static_cast<int32_t>(k_tile), heads_kv); });
       const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
       // The heads that share keys side by side, then the q tiles that are likely to: what they share stays in L2.
-      const int64_t items = own.plan.num_q_tiles * group;
       run_in_order(items * heads_kv, cost, scratch_bytes, [&](int64_t item, void* scratch) {
         const int64_t head = (first + item / items) * group + item % group;
         kernels.forward(problem, own.q_order[item % items / group], head, scratch);

@@ -179,7 +179,7 @@ void bench_masks() {
       work.push_back([&call] { call.forward(); });
       work.push_back([&call] { call.backward(); });
     }
-    const std::vector<double> times = interleaved(work, 3);
+    const std::vector<double> times = interleaved(work, 7);
     const auto per_pair = [&](size_t mask, size_t pass) {
       return 1e9 * times[2 * mask + pass] / static_cast<double>(masks[mask].mask.area() * heads.q);
     };
