@@ -169,13 +169,14 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
     Call one(call, full_mask(1, 1), size, cache);
     const ForwardResult before = few_keys.forward();
     const at::Tensor dq = few_keys.backward().dq.to(wide_dtype(before.out.scalar_type()));
+    const PartRows all_rows({{0, rows}}, rows, before.out.device());
     things.emplace_back([&] { whole.forward(); });
     things.emplace_back([&] { whole.backward(); });
     things.emplace_back([&] {
-      LseMerge merge;
-      merge.add(before);  // written into: its numbers change from round to round, and stay numbers
-      merge.add(few_keys.forward());
-      merge.finish(before.out, size.head_dim);
+      LseMerge merge(before.out, size.head_dim);
+      merge.add(before, all_rows);  // written into: its numbers change from round to round, and stay numbers
+      merge.add(few_keys.forward(), all_rows);
+      merge.finish();
     });
     things.emplace_back([&] { dq.add_(few_keys.backward().dq); });
     things.emplace_back([&] { one.forward(); });

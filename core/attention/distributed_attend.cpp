@@ -9,6 +9,7 @@
 #include "attend_node.h"
 #include "attnmux/agreement.h"
 #include "attnmux/error.h"
+#include "attnmux/ranges.h"
 #include "attnmux/selection.h"
 #include "call_checks.h"
 #include "distributed_call.h"
@@ -48,8 +49,8 @@ AgreedPlan::AgreedPlan(CpGroup& group, DistAttnPlan plan) : group_(&group), plan
 }
 
 ExpectedTokens tokens_of(const AgreedPlan& plan) {
-  const AttnMaskSpec& host = plan.mine().host.mask;
-  return {host.total_q(), host.total_k(), "what the plan gives this rank", "what the plan gives this rank"};
+  const RankPlan& mine = plan.mine();
+  return {count_tokens(mine.queries), count_tokens(mine.host.keys), "what the plan gives this rank", "what the plan gives this rank"};
 }
 
 AttentionRequest request_for(const AgreedPlan& plan, const MaskFacts& facts, const at::Tensor& q, const at::Tensor& k,

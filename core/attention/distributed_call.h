@@ -7,6 +7,7 @@
 
 #include "attnmux/distributed_attend.h"
 #include "backend_call.h"
+#include "part_rows.h"
 #include "rank_trace.h"
 #include "remote_tokens.h"
 
@@ -33,7 +34,8 @@ class DistributedCall {
   AgreedPlan plan_;
   RankTrace trace_;
   struct Part {
-    std::string name;                          // "host", "stage 0"
+    std::string name;  // "host", "stage 0"
+    PartRows rows;
     std::shared_ptr<const Prepared> prepared;  // nullptr: this rank attends none of its keys
   };
   Part host_;

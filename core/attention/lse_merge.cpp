@@ -13,26 +13,37 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 at::ScalarType wide_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
-void LseMerge::add(const ForwardResult& part) {
-  if (!merged_.out.defined()) {
-    merged_ = part;
-    return;
-  }
-  const at::ScalarType wide = part.lse.scalar_type();
-  const at::Tensor lse = at::logaddexp(merged_.lse, part.lse);
-  // A row without keys so far has lse -inf: its weights are exp(-inf - 0) = 0 and not NaN.
-  const at::Tensor reference = lse.masked_fill(lse == -kInfinity, 0);
-  const auto weight = [&](const at::Tensor& of) { return at::exp(of - reference).unsqueeze(2); };
-  merged_.out = merged_.out.to(wide).mul_(weight(merged_.lse)).addcmul_(part.out.to(wide), weight(part.lse));
-  merged_.lse = lse;
+ForwardResult LseMerge::nothing(at::ScalarType dtype) const {
+  const auto options = q_.options();
+  return {.out = at::zeros({q_.size(0), q_.size(1), head_dim_v_}, options.dtype(dtype)),
+          .lse = at::full({q_.size(0), q_.size(1)}, -kInfinity, options.dtype(wide_dtype(dtype)))};
 }
 
-ForwardResult LseMerge::finish(const at::Tensor& q, int64_t head_dim_v) {
+void LseMerge::add(const ForwardResult& part, const PartRows& rows) {
+  const at::ScalarType wide = wide_dtype(q_.scalar_type());
   if (!merged_.out.defined()) {
-    return {.out = at::zeros({q.size(0), q.size(1), head_dim_v}, q.options()),
-            .lse = at::full({q.size(0), q.size(1)}, -kInfinity, q.options().dtype(wide_dtype(q.scalar_type())))};
+    if (rows.all()) {
+      merged_ = part;
+      return;
+    }
+    merged_ = nothing(wide);
   }
-  return {.out = merged_.out.to(q.scalar_type()), .lse = merged_.lse};
+  merged_.out = merged_.out.to(wide);
+  rows.change(merged_.lse, [&](const at::Tensor& merged_lse) {
+    const at::Tensor lse = at::logaddexp(merged_lse, part.lse);
+    // A row without keys so far has lse -inf: its weights are exp(-inf - 0) = 0 and not NaN.
+    const at::Tensor reference = lse.masked_fill(lse == -kInfinity, 0);
+    const auto weight = [&](const at::Tensor& of) { return at::exp(of - reference).unsqueeze(2); };
+    rows.change(merged_.out, [&](const at::Tensor& out) {
+      out.mul_(weight(merged_lse)).addcmul_(part.out.to(wide), weight(part.lse));
+    });
+    merged_lse.copy_(lse);
+  });
+}
+
+ForwardResult LseMerge::finish() {
+  if (!merged_.out.defined()) return nothing(q_.scalar_type());
+  return {.out = merged_.out.to(q_.scalar_type()), .lse = merged_.lse};
 }
 
 }  // namespace attnmux

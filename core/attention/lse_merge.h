@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attnmux/backend.h"
+#include "part_rows.h"
 
 namespace attnmux {
 
@@ -9,14 +10,21 @@ namespace attnmux {
 // (Dao et al., FlashAttention, section 3.1.) A row whose keys all lie in one part gets that part's result to the bit.
 class LseMerge {
  public:
-  // May write into the part's tensors.
-  void add(const ForwardResult& part);
+  LseMerge(const at::Tensor& q,  // [tokens_q, heads_q, head_dim]
+           int64_t head_dim_v)
+      : q_(q), head_dim_v_(head_dim_v) {}
+
+  // part: of `rows` of q. May write into its tensors.
+  void add(const ForwardResult& part, const PartRows& rows);
 
   // out has q's dtype; 0 with lse -inf where no part attends.
-  ForwardResult finish(const at::Tensor& q,  // [tokens_q, heads_q, head_dim]
-                       int64_t head_dim_v);
+  ForwardResult finish();
 
  private:
+  ForwardResult nothing(at::ScalarType dtype) const;
+
+  at::Tensor q_;
+  int64_t head_dim_v_;
   ForwardResult merged_;  // undefined, as the only part gave it, or in the wide dtype
 };
 

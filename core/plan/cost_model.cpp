@@ -45,8 +45,8 @@ double walk(const RankWork& work, const CostModel& model, const AttentionSize& s
         .stage = stage, .exchange = true, .gradients = cargo == Cargo::kGradients, .begin_s = begin, .end_s = link});
     return link;
   };
-  const auto compute = [&](int64_t stage, int64_t area) {
-    const double alone = model.part_s(area, work.queries, shape, pass);
+  const auto compute = [&](int64_t stage, int64_t area, int64_t rows) {
+    const double alone = model.part_s(area, rows, shape, pass);
     const double beside = std::clamp(link - now, 0.0, alone);
     const double end = now + alone + (1 - model.overlap) * beside;
     visit(TimelineSpan{.stage = stage, .begin_s = now, .end_s = end});
@@ -54,11 +54,11 @@ double walk(const RankWork& work, const CostModel& model, const AttentionSize& s
   };
   double keys = stages > 0 && receives ? exchange(0, Cargo::kKeys) : 0;
   double gradients = 0;
-  compute(-1, work.host_area);
+  compute(-1, work.host_area, work.host_rows);
   for (int64_t stage = 0; stage < stages; ++stage) {
     now = std::max(now, keys);
     if (stage + 1 < stages && receives) keys = exchange(stage + 1, Cargo::kKeys);
-    compute(stage, parts[stage].area);
+    compute(stage, parts[stage].area, parts[stage].rows);
     if (pass == Pass::kForward) continue;
     const double before = gradients;
     gradients = exchange(stage, Cargo::kGradients);
@@ -78,17 +78,21 @@ class Stages {
     const std::vector<double> ends = ends_of_stages(options);
     double slowest = 0;
     for (const RankWork& rank : whole_) {
-      staged_.queries = rank.queries;
       staged_.host_area = rank.host_area;
+      staged_.host_rows = rank.host_rows;
       staged_.keeps_remote_keys = rank.keeps_remote_keys;
       staged_.stages.resize(ends.size());
       const StageWork& all = rank.stages.front();
       StageWork before;
       for (size_t stage = 0; stage < ends.size(); ++stage) {
         const auto up_to = [&](int64_t amount) { return std::llround(static_cast<double>(amount) * ends[stage]); };
-        const StageWork sum{up_to(all.area), up_to(all.tokens_received), up_to(all.tokens_sent)};
-        staged_.stages[stage] = {sum.area - before.area, sum.tokens_received - before.tokens_received,
-                                 sum.tokens_sent - before.tokens_sent};
+        const StageWork sum{.area = up_to(all.area),
+                            .tokens_received = up_to(all.tokens_received),
+                            .tokens_sent = up_to(all.tokens_sent)};
+        staged_.stages[stage] = {.area = sum.area - before.area,
+                                 .rows = all.rows,  // at most
+                                 .tokens_received = sum.tokens_received - before.tokens_received,
+                                 .tokens_sent = sum.tokens_sent - before.tokens_sent};
         before = sum;
       }
       double seconds = 0;

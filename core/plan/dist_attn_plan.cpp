@@ -40,6 +40,7 @@ std::vector<std::vector<Range>> remote_keys(const AttnMaskSpec& mask, const Disp
   return remote;
 }
 
+// Of slices that are disjoint.
 int64_t area_of(const std::vector<AttnSlice>& slices) {
   int64_t sum = 0;
   for (const AttnSlice& slice : slices) sum += area(slice);
@@ -129,19 +130,22 @@ struct DistAttnPlan::State {
     const std::vector<Range> queries = dispatch.ranges_of(rank);
     const std::vector<Range> own_keys = dispatch.key_ranges_of(rank);
     const std::vector<Trapezoid> own = rows.of(queries);
-    const auto against = [&](const std::vector<Range>& keys) {
-      return AttnMaskSpec(local_slices(own, keys), count_tokens(queries), count_tokens(keys));
+    const auto part_of = [&](const std::vector<Range>& keys) -> PartPlan {
+      const std::vector<AttnSlice> slices = local_slices(own, keys);
+      const std::vector<Range> rows = attended_rows(slices);
+      return {.keys = keys,
+              .rows = rows,
+              .mask = AttnMaskSpec(without_other_rows(slices, rows), count_tokens(rows), count_tokens(keys))};
     };
     RankPlan plan{.rank = rank,
                   .queries = queries,
                   .remote_k = whole.wanted(rank),
-                  .host = {.keys = own_keys, .mask = against(own_keys)},
+                  .host = part_of(own_keys),
                   .cast = whole.args(rank, own_keys)};
     const auto stages_of = [&](const std::vector<Exchange>& pass) {
       std::vector<StagePlan> stages;
       for (const Exchange& exchange : pass) {
-        const std::vector<Range>& keys = exchange.wanted(rank);
-        stages.push_back({.keys = keys, .mask = against(keys), .cast = exchange.args(rank, own_keys)});
+        stages.push_back({part_of(exchange.wanted(rank)), exchange.args(rank, own_keys)});
       }
       return stages;
     };
@@ -206,16 +210,19 @@ std::vector<RankWork> DistAttnPlan::work() const {
   std::vector<std::vector<Trapezoid>> own(dispatch.size());
   for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
     own[rank] = state_->rows.of(dispatch.ranges_of(rank));
-    work[rank].queries = dispatch.tokens_of(rank);
-    work[rank].host_area = area_of(local_slices(own[rank], dispatch.key_ranges_of(rank)));
+    const std::vector<AttnSlice> host = local_slices(own[rank], dispatch.key_ranges_of(rank));
+    work[rank].host_area = area_of(host);
+    work[rank].host_rows = count_tokens(attended_rows(host));
     work[rank].keeps_remote_keys = state_->overlap.keep_remote_keys;
   }
   const auto add = [&](const Exchange& exchange, std::vector<StageWork> RankWork::*stages) {
     const std::vector<int64_t> sent = exchange.tokens_sent();
     for (int32_t rank = 0; rank < dispatch.size(); ++rank) {
       const std::vector<Range>& keys = exchange.wanted(rank);
+      const std::vector<AttnSlice> slices = local_slices(own[rank], keys);
       (work[rank].*stages)
-          .push_back({.area = area_of(local_slices(own[rank], keys)),
+          .push_back({.area = area_of(slices),
+                      .rows = count_tokens(attended_rows(slices)),
                       .tokens_received = count_tokens(keys),
                       .tokens_sent = sent[rank]});
     }

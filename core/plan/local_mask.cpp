@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "attnmux/ranges.h"
+
 namespace attnmux {
 namespace {
 
@@ -102,6 +104,29 @@ std::vector<AttnSlice> local_slices(const std::vector<Trapezoid>& rows, const st
     }
   }
   return slices;
+}
+
+std::vector<Range> attended_rows(const std::vector<AttnSlice>& slices) {
+  std::vector<Range> rows;
+  for (const AttnSlice& slice : slices) {
+    if (const std::optional<Trapezoid> piece = to_trapezoid(slice)) rows.push_back({piece->q0, piece->q1});
+  }
+  return unite(std::move(rows));
+}
+
+std::vector<AttnSlice> without_other_rows(const std::vector<AttnSlice>& slices, const std::vector<Range>& rows) {
+  const LocalNumbers local(rows);
+  std::vector<AttnSlice> numbered;
+  for (const AttnSlice& slice : slices) {
+    const std::optional<Trapezoid> piece = to_trapezoid(slice);
+    if (!piece) continue;
+    const int64_t q0 = local.find(piece->q0).number;
+    numbered.push_back(to_slice({.q0 = q0,
+                                 .q1 = q0 + piece->height(),
+                                 .left = Edge::through(q0, piece->left.at(piece->q0), piece->left.moving),
+                                 .right = Edge::through(q0, piece->right.at(piece->q0), piece->right.moving)}));
+  }
+  return numbered;
 }
 
 }  // namespace attnmux

@@ -34,4 +34,10 @@ class MaskRows {
 // Those rows against the keys of `keys` (ascending, disjoint), numbered one range behind another: disjoint slices.
 std::vector<AttnSlice> local_slices(const std::vector<Trapezoid>& rows, const std::vector<Range>& keys);
 
+// The rows to which such slices give a key.
+std::vector<Range> attended_rows(const std::vector<AttnSlice>& slices);
+
+// The slices in numbers of those rows alone. REQUIRES: rows == attended_rows(slices).
+std::vector<AttnSlice> without_other_rows(const std::vector<AttnSlice>& slices, const std::vector<Range>& rows);
+
 }  // namespace attnmux

@@ -44,21 +44,42 @@ class ZigzagShards {
   int64_t ranks_;
 };
 
-// Attended pairs of these rows with each rank's keys.
-std::vector<int64_t> areas_by_owner(const std::vector<Trapezoid>& rows, const ZigzagShards& shards, int64_t ranks,
-                                    int64_t total_k) {
-  std::vector<int64_t> areas(ranks, 0);
+// The first row of the piece whose edge is at `key` or beyond; the last row's successor where none is.
+int64_t first_row_from(const Trapezoid& piece, const Edge& edge, int64_t key) {
+  const int64_t first = edge.at(piece.q0);
+  if (!edge.moving) return first >= key ? piece.q0 : piece.q1;
+  return piece.q0 + std::clamp<int64_t>(key - first, 0, piece.height());
+}
+
+// What a rank computes with the keys of one rank.
+struct OwnerWork {
+  int64_t area = 0;
+  int64_t rows = 0;
+};
+
+// Of these rows with each rank's keys.
+std::vector<OwnerWork> work_by_owner(const std::vector<Trapezoid>& rows, const ZigzagShards& shards, int64_t ranks,
+                                     int64_t total_k) {
+  std::vector<OwnerWork> work(ranks);
+  std::vector<std::vector<Range>> attending(ranks);
   for (const Trapezoid& piece : rows) {
     const Range hull = piece.key_hull();
     int64_t block = hull.begin * 2 * ranks / total_k;  // at most the block of the first key: blocks are rounded down
     int64_t before = 0;
     for (; block < 2 * ranks && shards.begin(block, total_k) < hull.end; ++block) {
-      const int64_t below = pairs_below(piece, std::min(shards.begin(block + 1, total_k), hull.end));
-      areas[shards.owner(block)] += below - before;
+      const int64_t end = std::min(shards.begin(block + 1, total_k), hull.end), owner = shards.owner(block);
+      const int64_t below = pairs_below(piece, end);
+      work[owner].area += below - before;
       before = below;
+      attending[owner].push_back({first_row_from(piece, piece.right, shards.begin(block, total_k) + 1),
+                                  first_row_from(piece, piece.left, end)});
     }
   }
-  return areas;
+  for (int64_t owner = 0; owner < ranks; ++owner) {
+    std::erase_if(attending[owner], [](const Range& range) { return range.begin >= range.end; });
+    work[owner].rows = count_tokens(unite(std::move(attending[owner])));
+  }
+  return work;
 }
 
 struct RankStep {
@@ -73,14 +94,16 @@ double moved_s(int64_t tokens, const CostModel& model, const AttentionSize& shap
   return keys + model.exchange_s(tokens, shape, Cargo::kGradients) - model.latency_s;  // side by side
 }
 
-RankStep ring_step(const std::vector<int64_t>& areas, int64_t rank, int64_t rows, int64_t shard, const CostModel& model,
+// Like ours, it computes and merges only rows that attend keys at hand.
+RankStep ring_step(const std::vector<OwnerWork>& work, int64_t rank, int64_t shard, const CostModel& model,
                    const AttentionSize& shape) {
-  const int64_t ranks = std::ssize(areas);
+  const int64_t ranks = std::ssize(work);
   RankStep step;
   for (const Pass pass : kPasses) {
     const double hop = ranks > 1 ? moved_s(shard, model, shape, pass) : 0;
     for (int64_t i = 0; i < ranks; ++i) {
-      const double calc = model.part_s(areas[(rank - i + ranks) % ranks], rows, shape, pass);
+      const OwnerWork& part = work[(rank - i + ranks) % ranks];
+      const double calc = model.part_s(part.area, part.rows, shape, pass);
       step.computed += calc;
       step.seconds += i + 1 < ranks ? std::max(hop, calc) : calc;
     }
@@ -158,13 +181,13 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
   for (int64_t rank = 0; rank < ranks; ++rank) {
     const std::vector<Range> queries = shards.ranges(rank, mask.total_q());
     const int64_t rows = count_tokens(queries);
-    const std::vector<int64_t> areas = areas_by_owner(mask_rows.of(queries), shards, ranks, mask.total_k());
+    const std::vector<OwnerWork> work = work_by_owner(mask_rows.of(queries), shards, ranks, mask.total_k());
     int64_t area = 0;
-    for (const int64_t part : areas) area += part;
+    for (const OwnerWork& part : work) area += part.area;
     largest_area = std::max(largest_area, area);
     const int64_t others = mask.total_k() - count_tokens(shards.ranges(rank, mask.total_k()));
     for (SchemeStep* step : {&steps[1], &steps[2]}) step->tokens_received = std::max(step->tokens_received, others);
-    keep_slowest(ring_step(areas, rank, rows, longest_shard, model, shape), &steps[1]);
+    keep_slowest(ring_step(work, rank, longest_shard, model, shape), &steps[1]);
     keep_slowest(all_gather_step(area, rows, others, model, shape), &steps[2]);
   }
 

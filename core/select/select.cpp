@@ -263,7 +263,7 @@ AttentionRequest request_of_parts(AttentionRequest request) {
   if (request.cp_size == 1) return request;
   request.masks.insert(MaskFamily::kArbitrary);
   request.cross_lengths = true;
-  request.empty_rows = true;
+  request.empty_rows = false;  // a part has those rows that attend some of its keys
   return request;
 }
 

@@ -57,17 +57,20 @@ std::vector<int64_t> tokens_of(const std::vector<Range>& ranges) {
 }
 
 // Counts a part's pairs in global numbers: cover[q * total_k + k].
-void add_pairs(const AttnMaskSpec& part, const std::vector<Range>& queries, const std::vector<Range>& keys,
-               int64_t total_q, int64_t total_k, std::vector<uint8_t>* cover) {
-  const std::vector<int64_t> q = tokens_of(queries), k = tokens_of(keys);
-  RC_ASSERT(part.total_q() == std::ssize(q));
-  RC_ASSERT(part.total_k() == std::ssize(k));
-  for (int64_t row = 0; row < part.total_q(); ++row) {
-    for (const Range& run : part.keys_of_row(row)) {
+void add_pairs(const PartPlan& part, const std::vector<Range>& queries, int64_t total_q, int64_t total_k,
+               std::vector<uint8_t>* cover) {
+  const std::vector<int64_t> q = tokens_of(queries), rows = tokens_of(part.rows), k = tokens_of(part.keys);
+  RC_ASSERT(part.rows == unite(part.rows));
+  RC_ASSERT((rows.empty() || rows.back() < std::ssize(q)));
+  RC_ASSERT(part.mask.total_q() == std::ssize(rows));
+  RC_ASSERT(part.mask.total_k() == std::ssize(k));
+  for (int64_t row = 0; row < part.mask.total_q(); ++row) {
+    RC_ASSERT(!part.mask.keys_of_row(row).empty());
+    for (const Range& run : part.mask.keys_of_row(row)) {
       for (int64_t key = run.begin; key < run.end; ++key) {
-        RC_ASSERT(q[row] < total_q);
+        RC_ASSERT(q[rows[row]] < total_q);
         RC_ASSERT(k[key] < total_k);
-        ++(*cover)[q[row] * total_k + k[key]];
+        ++(*cover)[q[rows[row]] * total_k + k[key]];
       }
     }
   }
@@ -124,10 +127,10 @@ TEST(DistAttnPlanProperty, PartsOfAllRanksAreTheMaskOnce) {
         const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
         RC_ASSERT(mine->queries == plan.dispatch().ranges_of(rank));
         RC_ASSERT(mine->host.keys == plan.dispatch().key_ranges_of(rank));
-        add_pairs(mine->host.mask, mine->queries, mine->host.keys, c.mask.total_q, c.mask.total_k, &cover);
+        add_pairs(mine->host, mine->queries, c.mask.total_q, c.mask.total_k, &cover);
         RC_ASSERT(std::ssize(mine->of(pass)) == plan.stages(pass));
         for (const StagePlan& stage : mine->of(pass)) {
-          add_pairs(stage.mask, mine->queries, stage.keys, c.mask.total_q, c.mask.total_k, &cover);
+          add_pairs(stage, mine->queries, c.mask.total_q, c.mask.total_k, &cover);
         }
       }
       RC_ASSERT((cover.empty() || *std::max_element(cover.begin(), cover.end()) <= 1));
@@ -188,12 +191,14 @@ TEST(DistAttnPlanProperty, WorkIsWhatTheRankPlansHold) {
     for (int32_t rank = 0; rank < plan.dispatch().size(); ++rank) {
       const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
       RC_ASSERT(work[rank].host_area == mine->host.mask.area());
+      RC_ASSERT(work[rank].host_rows == count_tokens(mine->host.rows));
       for (const Pass pass : kPasses) {
         const std::vector<StageWork>& stages = work[rank].of(pass);
         const std::vector<StagePlan>& planned = mine->of(pass);
         RC_ASSERT(stages.size() == planned.size());
         for (size_t stage = 0; stage < stages.size(); ++stage) {
           RC_ASSERT(stages[stage].area == planned[stage].mask.area());
+          RC_ASSERT(stages[stage].rows == count_tokens(planned[stage].rows));
           RC_ASSERT(stages[stage].tokens_received == planned[stage].cast.tokens_received());
           RC_ASSERT(stages[stage].tokens_sent == planned[stage].cast.tokens_sent());
         }

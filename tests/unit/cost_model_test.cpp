@@ -56,8 +56,8 @@ void expect_spans(const std::vector<TimelineSpan>& spans, const std::vector<Time
   }
 }
 
-const RankWork kTwoStages{.queries = 1,
-                          .host_area = 10,
+const RankWork kTwoStages{.host_area = 10,
+                          .host_rows = 1,
                           .stages = {{.area = 2, .tokens_received = 4, .tokens_sent = 1},
                                      {.area = 5, .tokens_received = 1, .tokens_sent = 6}}};
 

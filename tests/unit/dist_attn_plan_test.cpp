@@ -74,11 +74,13 @@ TEST(DistAttnPlan, CausalOverTwoRanks) {
   EXPECT_EQ(first->queries, (Ranges{{0, 2}, {6, 8}}));
   EXPECT_EQ(first->remote_k, (Ranges{{2, 6}}));
   EXPECT_EQ(first->host.keys, first->queries);
+  EXPECT_EQ(first->host.rows, (Ranges{{0, 4}}));
   EXPECT_EQ(first->host.mask, causal_mask(4, 4));
   ASSERT_EQ(first->stages.size(), 1u);
   EXPECT_EQ(first->stages[0].keys, first->remote_k);
   EXPECT_EQ(first->stages[0].cast, first->cast);
-  EXPECT_EQ(first->stages[0].mask, AttnMaskSpec({{{2, 4}, {0, 4}, MaskType::kFull}}, 4, 4));
+  EXPECT_EQ(first->stages[0].rows, (Ranges{{2, 4}})) << "the first chunk attends nothing of it";
+  EXPECT_EQ(first->stages[0].mask, full_mask(2, 4));
   EXPECT_EQ(plan.rank(1)->remote_k, (Ranges{{0, 2}}));
   EXPECT_EQ(plan.tokens_moved(), 6);
   EXPECT_EQ(plan.redundant_tokens(), 0);

@@ -264,7 +264,8 @@ TEST_F(DistributedAttend, TheBackendIsAskedAboutTheMasksOfParts) {
   });
   EXPECT_THAT(text, AllOf(HasSubstr("refuses"), HasSubstr("cp_size: got 2, want 1")));
   EXPECT_EQ(asked.cp_size, 2);
-  EXPECT_TRUE(asked.masks.has(MaskFamily::kArbitrary) && asked.cross_lengths && asked.empty_rows);
+  EXPECT_TRUE(asked.masks.has(MaskFamily::kArbitrary) && asked.cross_lengths);
+  EXPECT_FALSE(asked.empty_rows) << "a part has those rows that attend some of its keys";
   EXPECT_EQ(asked.max_tokens, kTokens);
 }
 
@@ -357,11 +358,11 @@ TEST_F(DistributedStep, ABackendThatCannotIsRefusedWhenTheModelIsBuilt) {
     std::vector<Reason> reasons;
     if (request.masks.has(MaskFamily::kArbitrary))
       reasons.push_back({ReasonCode::kMaskType, "arbitrary", "varlen", ""});
-    if (request.empty_rows) reasons.push_back({ReasonCode::kMaskEmptyRows, "rows without keys", "none", ""});
+    if (request.cross_lengths) reasons.push_back({ReasonCode::kMaskCrossLengths, "more keys", "as many", ""});
     return reasons;
   };
   table(1);
-  expect_error(ErrorCode::kUnsupported, {kModule, "mask.type", "mask.empty_rows"}, [&] { table(2); });
+  expect_error(ErrorCode::kUnsupported, {kModule, "mask.type", "mask.cross_lengths"}, [&] { table(2); });
 }
 
 TEST(Agreement, HoldsWhereAllRanksAgree) {

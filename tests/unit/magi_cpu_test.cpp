@@ -3,9 +3,11 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <limits>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attnmux/mask.h"
@@ -261,6 +263,19 @@ class OneThread : public ::testing::Environment {
   void SetUp() override { at::set_num_threads(1); }
 };
 const auto* const kOneThread = ::testing::AddGlobalTestEnvironment(new OneThread);
+
+// Read when the process begins, so in processes of their own.
+TEST(CpuIsa, StaysWithinWhatLibTorchIsAllowed) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  constexpr const char* kVariable = "ATEN_CPU_CAPABILITY";
+  const char* const before = std::getenv(kVariable);
+  const std::string restored = before ? before : "";
+  for (const auto& [allowed, most] : {std::pair{"default", CpuIsa::kGeneric}, std::pair{"avx2", CpuIsa::kAvx2}}) {
+    setenv(kVariable, allowed, 1);
+    EXPECT_EXIT(std::exit(best_cpu_isa() <= most ? 0 : 1), ::testing::ExitedWithCode(0), "") << allowed;
+  }
+  before ? setenv(kVariable, restored.c_str(), 1) : unsetenv(kVariable);
+}
 
 class MagiMask : public ::testing::TestWithParam<std::tuple<CpuIsa, MaskCase>> {};
 

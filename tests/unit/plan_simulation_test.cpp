@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "attnmux/mask_builders.h"
 #include "attnmux/plan_report.h"
@@ -30,32 +31,38 @@ ByHand by_hand(const AttnMaskSpec& mask, int64_t n) {
     while ((block + 1) * total / (2 * n) <= token) ++block;
     return block < n ? block : 2 * n - 1 - block;
   };
-  std::vector<std::vector<int64_t>> area(n, std::vector<int64_t>(n, 0));
+  std::vector<std::vector<int64_t>> area(n, std::vector<int64_t>(n, 0)), attending = area;
   std::vector<int64_t> keys(n, 0), rows(n, 0);
   for (int64_t k = 0; k < mask.total_k(); ++k) ++keys[owner(k, mask.total_k())];
   for (int64_t q = 0; q < mask.total_q(); ++q) {
-    ++rows[owner(q, mask.total_q())];
+    const int64_t rank = owner(q, mask.total_q());
+    ++rows[rank];
+    std::set<int64_t> attended;  // ranks
     for (int64_t k = 0; k < mask.total_k(); ++k) {
-      if (mask.allowed(q, k)) ++area[owner(q, mask.total_q())][owner(k, mask.total_k())];
+      if (!mask.allowed(q, k)) continue;
+      ++area[rank][owner(k, mask.total_k())];
+      attended.insert(owner(k, mask.total_k()));
     }
+    for (const int64_t of : attended) ++attending[rank][of];
   }
   const double hop = 1.0 + static_cast<double>(*std::max_element(keys.begin(), keys.end()));
   ByHand slowest;
   for (int64_t rank = 0; rank < n; ++rank) {
     double ring = 0, gather = 0, calc = 0;
     const auto others = static_cast<double>(mask.total_k() - keys[rank]);
-    const double call = 0.5 + static_cast<double>(rows[rank]) * 4 / 16;
+    const auto call = [](int64_t rows) { return 0.5 + static_cast<double>(rows) * 4 / 16; };
     for (const double pass : {1.0, 2.5}) {
       const double moved = pass == 1.0 ? 1 : 2;
       for (int64_t i = 0; i < n; ++i) {
-        const auto pairs = static_cast<double>(area[rank][(rank - i + n) % n]);
-        const double part = pairs > 0 ? call + pass * pairs : 0;
+        const int64_t of = (rank - i + n) % n;
+        const auto pairs = static_cast<double>(area[rank][of]);
+        const double part = pairs > 0 ? call(attending[rank][of]) + pass * pairs : 0;
         ring += i + 1 < n ? std::max(part, 1 + moved * (hop - 1)) : part;
         calc += pass * pairs;
       }
       if (moved == 2 && n > 1) ring += hop;             // gradients of the last block go home
       gather += others > 0 ? moved * (1 + others) : 0;  // keys, then gradients
-      if (calc > 0) gather += call;
+      if (calc > 0) gather += call(rows[rank]);
     }
     slowest.ring = std::max(slowest.ring, ring);
     slowest.all_gather = std::max(slowest.all_gather, gather + calc);

@@ -4,7 +4,7 @@
 //   OverlapOptions overlap = choose_overlap(mask, {.cp = 64}, kAutoOverlap, model, shape);
 //   Prediction p = predict(DistAttnPlan(mask, {.cp = 64}, overlap), model, shape);
 //
-// A part (own queries against the keys at hand) takes 4 * area * heads_q * head_dim operations at a rate, 2.5 times
+// A part (keys at hand and the own queries that attend them) takes 4 * area * heads_q * head_dim operations at a rate, 2.5 times
 // that backward, plus what its rows and its call cost. An exchange takes its bytes at a bandwidth plus a latency; a
 // rank's exchanges come one after another. A pass is what the runtime does: the exchange behind a part's keys is under
 // way while the part is computed; backward, gradients of a part's keys go home while the next part is computed, and
@@ -88,7 +88,8 @@ inline constexpr OverlapOptions kAutoOverlap{.forward = {.stages = kAutoStages}}
 
 // `wanted` with each pass of kAutoStages chosen: the fewest stages, up to 256 of one size or of sizes that grow or
 // shrink, that come within 0.2 % of the shortest pass that any of them makes (of the shortest step, where kept keys tie
-// both passes to each other). Plans once: what stages share is taken to be spread evenly over them.
+// both passes to each other). Plans once: what stages share is taken to be spread evenly over them, and each to have
+// rows of all that attend remote keys.
 ATTNMUX_API OverlapOptions choose_overlap(const AttnMaskSpec& mask, const DispatchOptions& dispatch,
                                           OverlapOptions wanted, const CostModel& model, const AttentionSize& shape);
 

@@ -2,9 +2,9 @@
 //
 //   DistAttnPlan plan(mask, {.cp = 4}, {.forward = {.stages = 2}});
 //   std::shared_ptr<const RankPlan> mine = plan.rank(group.rank());
-//   mine->host.mask;                 // own queries x own keys, local numbers
+//   mine->host.mask;                 // own queries that attend own keys x these, local numbers
 //   mine->stages[0].cast;            // the first exchange
-//   mine->stages[0].mask;            // own queries x keys received in it
+//   mine->stages[0].mask;            // own queries that attend keys received in it x these
 //
 // A function of mask and options alone: no collective, the same on every rank; ranks compare hash() before the first
 // exchange. Immutable; safe from any thread. Remote tokens arrive exactly once: no token is sent twice to a rank.
@@ -45,15 +45,15 @@ struct OverlapOptions {
 
 enum class Pass : uint8_t { kForward, kBackward };
 
-// Own queries against some keys; both numbered from 0 in local order.
+// Some keys and those own queries that attend any of them; both numbered from 0 in local order.
 struct PartPlan {
   std::vector<Range> keys;  // global tokens, ascending
-  AttnMaskSpec mask;        // [own queries, keys]
+  std::vector<Range> rows;  // of own queries, in local numbers, ascending
+  AttnMaskSpec mask;        // [rows, keys]
 };
 
-struct StagePlan {
-  std::vector<Range> keys;  // global tokens that arrive in this stage, ascending
-  AttnMaskSpec mask;        // [own queries, keys]
+// Its keys arrive by `cast`.
+struct StagePlan : PartPlan {
   GroupCastArgs cast;
 };
 
@@ -73,12 +73,13 @@ struct RankPlan {
 // The size of a rank's parts, without their masks.
 struct StageWork {
   int64_t area = 0;  // attended pairs
+  int64_t rows = 0;  // queries with one at least
   int64_t tokens_received = 0;
   int64_t tokens_sent = 0;  // a token counts once for each rank that gets it
 };
 struct RankWork {
-  int64_t queries = 0;
   int64_t host_area = 0;
+  int64_t host_rows = 0;
   std::vector<StageWork> stages;
   std::vector<StageWork> backward_stages = {};  // where backward has its own
   bool keeps_remote_keys = false;
