@@ -115,8 +115,18 @@ void fit(const std::vector<ExchangeTime>& exchanges, double bytes_per_token, Cos
 }
 
 // The rest of what is measured, behind the exchanges.
-enum Measurement : int64_t { kForward = kSizes, kBackward, kRows, kBackwardRows, kOneCall, kBoth, kMeasurements };
-constexpr int64_t kFewKeys = 16;
+enum Measurement : int64_t {
+  kForward = kSizes,
+  kBackward,
+  kRows,
+  kBackwardRows,
+  kKeys,
+  kBackwardKeys,
+  kOneCall,
+  kBoth,
+  kMeasurements
+};
+constexpr int64_t kFew = 16;
 
 // Forward and backward of a plan, as two things to be measured.
 void add_plan(const std::shared_ptr<const AttentionBackend>& backend, const AgreedPlan& plan, const AttentionSize& size,
@@ -143,7 +153,7 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
   const std::shared_ptr<const AttentionBackend> backend = registry.at(options.backend);
   const AttentionSize& size = options.size;
   const std::vector<int64_t> tokens = exchange_tokens(options);
-  const int64_t rows = options.mask.total_q();
+  const int64_t rows = options.mask.total_q(), keys = options.mask.total_k();
   at::Tensor seconds;
   run_threads_group(options.ranks, {}, [&](CpGroup& group) {
     const c10::NoGradGuard no_grad;
@@ -165,7 +175,8 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
       things.emplace_back([&casts, i] { casts[i]().wait(); });
     }
     Call whole(call, options.mask, size, cache);
-    Call few_keys(call, full_mask(rows, kFewKeys), size, cache);
+    Call few_keys(call, full_mask(rows, kFew), size, cache);
+    Call few_rows(call, full_mask(kFew, keys), size, cache);
     Call one(call, full_mask(1, 1), size, cache);
     const ForwardResult before = few_keys.forward();
     const at::Tensor dq = few_keys.backward().dq.to(wide_dtype(before.out.scalar_type()));
@@ -179,6 +190,11 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
       merge.finish();
     });
     things.emplace_back([&] { dq.add_(few_keys.backward().dq); });
+    things.emplace_back([&] { few_rows.forward(); });
+    things.emplace_back([&] {
+      const BackwardResult gradients = few_rows.backward();
+      pack({gradients.dk, gradients.dv}, wide_dtype(gradients.dk.scalar_type()));
+    });
     things.emplace_back([&] { one.forward(); });
     things.emplace_back([&] {
       GroupCastResult under_way = casts.back()();
@@ -200,18 +216,30 @@ Calibration calibrate(const CalibrationOptions& options, const PluginRegistry& r
   result.forward_s = measured(kForward);
   result.backward_s = measured(kBackward);
   model.call_s = measured(kOneCall);
-  // What is left of a time once calls and rows are paid for; at least a tenth, where noise would leave nothing.
+  // What is left of a time once calls, rows and keys are paid for; at least a tenth, where noise would leave nothing.
   const auto left = [&](double time, double paid) { return std::max(time - paid, time / 10); };
-  const CostModel unit{
-      .flops_per_s = 1, .backward_flops_per_s = 1, .call_s = 0, .row_bytes_per_s = 1, .backward_row_bytes_per_s = 1};
-  const double row_bytes = unit.part_s(1, rows, size, Pass::kForward) - unit.part_s(1, 0, size, Pass::kForward);
-  const double row_s = left(measured(kRows), model.call_s);
+  const CostModel unit{.flops_per_s = 1,
+                       .backward_flops_per_s = 1,
+                       .call_s = 0,
+                       .row_bytes_per_s = 1,
+                       .backward_row_bytes_per_s = 1,
+                       .key_bytes_per_s = 1,
+                       .backward_key_bytes_per_s = 1};
+  const auto units = [&](const PartSize& part, Pass pass) {
+    return unit.part_s({part.area + 1, part.rows, part.keys}, size, pass) - unit.part_s({.area = 1}, size, pass);
+  };
+  const double row_bytes = units({.rows = rows}, Pass::kForward), key_bytes = units({.keys = keys}, Pass::kForward);
+  const double row_s = left(measured(kRows), model.call_s), key_s = left(measured(kKeys), model.call_s);
   const double backward_row_s = left(measured(kBackwardRows), model.call_s);
+  const double backward_key_s = left(measured(kBackwardKeys), model.call_s);
   model.row_bytes_per_s = row_bytes / row_s;
   model.backward_row_bytes_per_s = row_bytes / backward_row_s;
-  const auto operations = [&](Pass pass) { return unit.part_s(options.mask.area(), 0, size, pass); };
-  model.flops_per_s = operations(Pass::kForward) / left(result.forward_s, model.call_s + row_s);
-  model.backward_flops_per_s = operations(Pass::kBackward) / left(result.backward_s, model.call_s + backward_row_s);
+  model.key_bytes_per_s = key_bytes / key_s;
+  model.backward_key_bytes_per_s = key_bytes / backward_key_s;
+  const auto operations = [&](Pass pass) { return units({.area = options.mask.area()}, pass); };
+  model.flops_per_s = operations(Pass::kForward) / left(result.forward_s, model.call_s + row_s + key_s);
+  model.backward_flops_per_s =
+      operations(Pass::kBackward) / left(result.backward_s, model.call_s + backward_row_s + backward_key_s);
   const double saved = result.forward_s + result.exchanges.back().seconds - measured(kBoth);
   model.overlap = std::clamp(saved / std::min(result.forward_s, result.exchanges.back().seconds), 0.0, 1.0);
   for (int64_t i = kMeasurements; i < seconds.size(0); i += 2) {

@@ -45,8 +45,8 @@ double walk(const RankWork& work, const CostModel& model, const AttentionSize& s
         .stage = stage, .exchange = true, .gradients = cargo == Cargo::kGradients, .begin_s = begin, .end_s = link});
     return link;
   };
-  const auto compute = [&](int64_t stage, int64_t area, int64_t rows) {
-    const double alone = model.part_s(area, rows, shape, pass);
+  const auto compute = [&](int64_t stage, const PartSize& part) {
+    const double alone = model.part_s(part, shape, pass);
     const double beside = std::clamp(link - now, 0.0, alone);
     const double end = now + alone + (1 - model.overlap) * beside;
     visit(TimelineSpan{.stage = stage, .begin_s = now, .end_s = end});
@@ -54,11 +54,11 @@ double walk(const RankWork& work, const CostModel& model, const AttentionSize& s
   };
   double keys = stages > 0 && receives ? exchange(0, Cargo::kKeys) : 0;
   double gradients = 0;
-  compute(-1, work.host_area, work.host_rows);
+  compute(-1, {.area = work.host_area, .rows = work.host_rows, .keys = work.host_keys});
   for (int64_t stage = 0; stage < stages; ++stage) {
     now = std::max(now, keys);
     if (stage + 1 < stages && receives) keys = exchange(stage + 1, Cargo::kKeys);
-    compute(stage, parts[stage].area, parts[stage].rows);
+    compute(stage, {.area = parts[stage].area, .rows = parts[stage].rows, .keys = parts[stage].tokens_received});
     if (pass == Pass::kForward) continue;
     const double before = gradients;
     gradients = exchange(stage, Cargo::kGradients);
@@ -80,6 +80,7 @@ class Stages {
     for (const RankWork& rank : whole_) {
       staged_.host_area = rank.host_area;
       staged_.host_rows = rank.host_rows;
+      staged_.host_keys = rank.host_keys;
       staged_.keeps_remote_keys = rank.keeps_remote_keys;
       staged_.stages.resize(ends.size());
       const StageWork& all = rank.stages.front();
@@ -134,13 +135,17 @@ int64_t AttentionSize::gradient_bytes_per_token() const {
   return 2 * heads_kv * head_dim * std::max<int64_t>(bytes_of(dtype), 4);
 }
 
-double CostModel::part_s(int64_t area, int64_t rows, const AttentionSize& shape, Pass pass) const {
-  if (area == 0) return 0;
-  const double width = static_cast<double>(shape.heads_q) * static_cast<double>(shape.head_dim);
-  const double operations = 4.0 * static_cast<double>(area) * width;
-  const double row_bytes = static_cast<double>(rows) * width * 4;
-  if (pass == Pass::kForward) return call_s + row_bytes / row_bytes_per_s + operations / flops_per_s;
-  return call_s + row_bytes / backward_row_bytes_per_s + kBackwardOperations * operations / backward_flops_per_s;
+double CostModel::part_s(const PartSize& part, const AttentionSize& shape, Pass pass) const {
+  if (part.area == 0) return 0;
+  const auto head_dim = static_cast<double>(shape.head_dim);
+  const double width = static_cast<double>(shape.heads_q) * head_dim;
+  const double operations = 4.0 * static_cast<double>(part.area) * width;
+  const double row_bytes = static_cast<double>(part.rows) * width * 4;
+  const double key_bytes = static_cast<double>(part.keys) * static_cast<double>(shape.heads_kv) * head_dim * 2 * 4;
+  if (pass == Pass::kForward)
+    return call_s + row_bytes / row_bytes_per_s + key_bytes / key_bytes_per_s + operations / flops_per_s;
+  return call_s + row_bytes / backward_row_bytes_per_s + key_bytes / backward_key_bytes_per_s +
+         kBackwardOperations * operations / backward_flops_per_s;
 }
 
 double CostModel::exchange_s(int64_t tokens, const AttentionSize& shape, Cargo cargo) const {
@@ -159,7 +164,8 @@ CostModel cost_model_from_json(std::string_view json, const std::string& what) {
   }();
   const JsonReader reader(document, what);
   reader.check_keys({"flops_per_s", "bytes_per_s", "latency_s", "source"},
-                    {"backward_flops_per_s", "call_s", "row_bytes_per_s", "backward_row_bytes_per_s", "overlap"});
+                    {"backward_flops_per_s", "call_s", "row_bytes_per_s", "backward_row_bytes_per_s", "key_bytes_per_s",
+                     "backward_key_bytes_per_s", "overlap"});
   const auto positive = [&](const std::string& key) {
     const double value = reader.at(key).number();
     if (!(value > kLeast && value < kMost)) {
@@ -170,12 +176,15 @@ CostModel cost_model_from_json(std::string_view json, const std::string& what) {
   const auto measured = [&](const std::string& key, double otherwise) {
     return reader.has(key) ? positive(key) : otherwise;
   };
-  const double rows = measured("row_bytes_per_s", std::numeric_limits<double>::infinity());
+  constexpr double kFree = std::numeric_limits<double>::infinity();
+  const double rows = measured("row_bytes_per_s", kFree), keys = measured("key_bytes_per_s", kFree);
   CostModel model{.flops_per_s = positive("flops_per_s"),
                   .backward_flops_per_s = measured("backward_flops_per_s", positive("flops_per_s")),
                   .call_s = measured("call_s", 0),
                   .row_bytes_per_s = rows,
                   .backward_row_bytes_per_s = measured("backward_row_bytes_per_s", rows),
+                  .key_bytes_per_s = keys,
+                  .backward_key_bytes_per_s = measured("backward_key_bytes_per_s", keys),
                   .bytes_per_s = positive("bytes_per_s"),
                   .latency_s = positive("latency_s"),
                   .source = reader.at("source").string()};
@@ -194,10 +203,13 @@ std::string to_json(const CostModel& model) {
       {"bytes_per_s", model.bytes_per_s}, {"latency_s", model.latency_s},
       {"overlap", model.overlap},         {"source", model.source}};
   if (model.call_s > 0) document["call_s"] = model.call_s;
-  if (std::isfinite(model.row_bytes_per_s)) document["row_bytes_per_s"] = model.row_bytes_per_s;
-  if (std::isfinite(model.backward_row_bytes_per_s)) {
-    document["backward_row_bytes_per_s"] = model.backward_row_bytes_per_s;
-  }
+  const auto add_finite = [&](const char* key, double bytes_per_s) {
+    if (std::isfinite(bytes_per_s)) document[key] = bytes_per_s;
+  };
+  add_finite("row_bytes_per_s", model.row_bytes_per_s);
+  add_finite("backward_row_bytes_per_s", model.backward_row_bytes_per_s);
+  add_finite("key_bytes_per_s", model.key_bytes_per_s);
+  add_finite("backward_key_bytes_per_s", model.backward_key_bytes_per_s);
   return document.dump(/*indent=*/2);
 }
 
@@ -209,8 +221,8 @@ std::vector<TimelineSpan> timeline(const RankWork& work, const CostModel& model,
 }
 
 double one_rank_s(const AttnMaskSpec& mask, const CostModel& model, const AttentionSize& shape) {
-  return model.part_s(mask.area(), mask.total_q(), shape, Pass::kForward) +
-         model.part_s(mask.area(), mask.total_q(), shape, Pass::kBackward);
+  const PartSize whole{.area = mask.area(), .rows = mask.total_q(), .keys = mask.total_k()};
+  return model.part_s(whole, shape, Pass::kForward) + model.part_s(whole, shape, Pass::kBackward);
 }
 
 Prediction predict(const DistAttnPlan& plan, const CostModel& model, const AttentionSize& shape) {

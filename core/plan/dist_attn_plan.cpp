@@ -213,6 +213,7 @@ std::vector<RankWork> DistAttnPlan::work() const {
     const std::vector<AttnSlice> host = local_slices(own[rank], dispatch.key_ranges_of(rank));
     work[rank].host_area = area_of(host);
     work[rank].host_rows = count_tokens(attended_rows(host));
+    work[rank].host_keys = count_tokens(dispatch.key_ranges_of(rank));
     work[rank].keeps_remote_keys = state_->overlap.keep_remote_keys;
   }
   const auto add = [&](const Exchange& exchange, std::vector<StageWork> RankWork::*stages) {

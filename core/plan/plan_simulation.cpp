@@ -51,16 +51,10 @@ int64_t first_row_from(const Trapezoid& piece, const Edge& edge, int64_t key) {
   return piece.q0 + std::clamp<int64_t>(key - first, 0, piece.height());
 }
 
-// What a rank computes with the keys of one rank.
-struct OwnerWork {
-  int64_t area = 0;
-  int64_t rows = 0;
-};
-
-// Of these rows with each rank's keys.
-std::vector<OwnerWork> work_by_owner(const std::vector<Trapezoid>& rows, const ZigzagShards& shards, int64_t ranks,
+// What is computed for these rows with each rank's keys.
+std::vector<PartSize> work_by_owner(const std::vector<Trapezoid>& rows, const ZigzagShards& shards, int64_t ranks,
                                      int64_t total_k) {
-  std::vector<OwnerWork> work(ranks);
+  std::vector<PartSize> work(ranks);
   std::vector<std::vector<Range>> attending(ranks);
   for (const Trapezoid& piece : rows) {
     const Range hull = piece.key_hull();
@@ -78,6 +72,7 @@ std::vector<OwnerWork> work_by_owner(const std::vector<Trapezoid>& rows, const Z
   for (int64_t owner = 0; owner < ranks; ++owner) {
     std::erase_if(attending[owner], [](const Range& range) { return range.begin >= range.end; });
     work[owner].rows = count_tokens(unite(std::move(attending[owner])));
+    work[owner].keys = count_tokens(shards.ranges(owner, total_k));
   }
   return work;
 }
@@ -95,15 +90,15 @@ double moved_s(int64_t tokens, const CostModel& model, const AttentionSize& shap
 }
 
 // Like ours, it computes and merges only rows that attend keys at hand.
-RankStep ring_step(const std::vector<OwnerWork>& work, int64_t rank, int64_t shard, const CostModel& model,
+RankStep ring_step(const std::vector<PartSize>& work, int64_t rank, int64_t shard, const CostModel& model,
                    const AttentionSize& shape) {
   const int64_t ranks = std::ssize(work);
   RankStep step;
   for (const Pass pass : kPasses) {
     const double hop = ranks > 1 ? moved_s(shard, model, shape, pass) : 0;
     for (int64_t i = 0; i < ranks; ++i) {
-      const OwnerWork& part = work[(rank - i + ranks) % ranks];
-      const double calc = model.part_s(part.area, part.rows, shape, pass);
+      const PartSize& part = work[(rank - i + ranks) % ranks];
+      const double calc = model.part_s(part, shape, pass);
       step.computed += calc;
       step.seconds += i + 1 < ranks ? std::max(hop, calc) : calc;
     }
@@ -112,11 +107,10 @@ RankStep ring_step(const std::vector<OwnerWork>& work, int64_t rank, int64_t sha
   return step;
 }
 
-RankStep all_gather_step(int64_t area, int64_t rows, int64_t others, const CostModel& model,
-                         const AttentionSize& shape) {
+RankStep all_gather_step(const PartSize& part, int64_t others, const CostModel& model, const AttentionSize& shape) {
   RankStep step;
   for (const Pass pass : kPasses) {
-    const double calc = model.part_s(area, rows, shape, pass);
+    const double calc = model.part_s(part, shape, pass);
     step.computed += calc;
     step.seconds += model.exchange_s(others, shape, Cargo::kKeys) + calc;
     if (pass == Pass::kBackward) step.seconds += model.exchange_s(others, shape, Cargo::kGradients);
@@ -181,14 +175,14 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
   for (int64_t rank = 0; rank < ranks; ++rank) {
     const std::vector<Range> queries = shards.ranges(rank, mask.total_q());
     const int64_t rows = count_tokens(queries);
-    const std::vector<OwnerWork> work = work_by_owner(mask_rows.of(queries), shards, ranks, mask.total_k());
+    const std::vector<PartSize> work = work_by_owner(mask_rows.of(queries), shards, ranks, mask.total_k());
     int64_t area = 0;
-    for (const OwnerWork& part : work) area += part.area;
+    for (const PartSize& part : work) area += part.area;
     largest_area = std::max(largest_area, area);
     const int64_t others = mask.total_k() - count_tokens(shards.ranges(rank, mask.total_k()));
     for (SchemeStep* step : {&steps[1], &steps[2]}) step->tokens_received = std::max(step->tokens_received, others);
     keep_slowest(ring_step(work, rank, longest_shard, model, shape), &steps[1]);
-    keep_slowest(all_gather_step(area, rows, others, model, shape), &steps[2]);
+    keep_slowest(all_gather_step({.area = area, .rows = rows, .keys = mask.total_k()}, others, model, shape), &steps[2]);
   }
 
   const double one_rank = one_rank_s(mask, model, shape);

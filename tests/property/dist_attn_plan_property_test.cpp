@@ -192,6 +192,7 @@ TEST(DistAttnPlanProperty, WorkIsWhatTheRankPlansHold) {
       const std::shared_ptr<const RankPlan> mine = plan.rank(rank);
       RC_ASSERT(work[rank].host_area == mine->host.mask.area());
       RC_ASSERT(work[rank].host_rows == count_tokens(mine->host.rows));
+      RC_ASSERT(work[rank].host_keys == count_tokens(mine->host.keys));
       for (const Pass pass : kPasses) {
         const std::vector<StageWork>& stages = work[rank].of(pass);
         const std::vector<StagePlan>& planned = mine->of(pass);

@@ -19,6 +19,8 @@ const CostModel kSlow{.flops_per_s = 4,
                       .call_s = 0,
                       .row_bytes_per_s = kFree,
                       .backward_row_bytes_per_s = kFree,
+                      .key_bytes_per_s = kFree,
+                      .backward_key_bytes_per_s = kFree,
                       .bytes_per_s = 16,
                       .latency_s = 3,
                       .source = "test"};
@@ -33,13 +35,18 @@ TEST(CostModel, CountsOperationsRowsAndBytes) {
                         .call_s = 0.25,
                         .row_bytes_per_s = 1e4,
                         .backward_row_bytes_per_s = 2e4,
+                        .key_bytes_per_s = 3e4,
+                        .backward_key_bytes_per_s = 4e4,
                         .bytes_per_s = 1e3,
                         .latency_s = 0.5,
                         .source = "test"};
-  const double row_bytes = 3 * 8 * 64 * 4;
-  EXPECT_DOUBLE_EQ(model.part_s(10, 3, shape, Pass::kForward), 0.25 + row_bytes / 1e4 + 4 * 10 * 8 * 64 / 1e6);
-  EXPECT_DOUBLE_EQ(model.part_s(10, 3, shape, Pass::kBackward), 0.25 + row_bytes / 2e4 + 2.5 * 4 * 10 * 8 * 64 / 5e5);
-  EXPECT_EQ(model.part_s(0, 3, shape, Pass::kForward), 0) << "a part without pairs is not computed";
+  const double row_bytes = 3 * 8 * 64 * 4, key_bytes = 7 * 2 * 64 * 2 * 4, operations = 4 * 10 * 8 * 64;
+  const PartSize part{.area = 10, .rows = 3, .keys = 7};
+  EXPECT_DOUBLE_EQ(model.part_s(part, shape, Pass::kForward),
+                   0.25 + row_bytes / 1e4 + key_bytes / 3e4 + operations / 1e6);
+  EXPECT_DOUBLE_EQ(model.part_s(part, shape, Pass::kBackward),
+                   0.25 + row_bytes / 2e4 + key_bytes / 4e4 + 2.5 * operations / 5e5);
+  EXPECT_EQ(model.part_s({.rows = 3, .keys = 7}, shape, Pass::kForward), 0) << "a part without pairs is not computed";
   EXPECT_DOUBLE_EQ(model.exchange_s(10, shape, Cargo::kKeys), 0.5 + 10 * 512 / 1e3);
   EXPECT_DOUBLE_EQ(model.exchange_s(10, shape, Cargo::kGradients), 0.5 + 10 * 1024 / 1e3);
   EXPECT_EQ(model.exchange_s(0, shape, Cargo::kKeys), 0);
@@ -151,6 +158,8 @@ TEST(CostModel, ChoosesStagesByLatencyAndBandwidth) {
                           .call_s = 1e-6,
                           .row_bytes_per_s = 1e11,
                           .backward_row_bytes_per_s = 1e11,
+                          .key_bytes_per_s = 1e11,
+                          .backward_key_bytes_per_s = 1e11,
                           .bytes_per_s = bytes_per_s,
                           .latency_s = 1e-6,
                           .source = "test"};
@@ -193,11 +202,15 @@ TEST(CostModel, CalibrationIsReadStrictly) {
   EXPECT_EQ(model.source, "test");
   EXPECT_EQ(model.row_bytes_per_s, kFree);
   EXPECT_EQ(model.backward_row_bytes_per_s, kFree);
+  EXPECT_EQ(model.key_bytes_per_s, kFree);
+  EXPECT_EQ(model.backward_key_bytes_per_s, kFree);
   const CostModel measured{.flops_per_s = 1,
                            .backward_flops_per_s = 2,
                            .call_s = 3,
                            .row_bytes_per_s = 4,
                            .backward_row_bytes_per_s = 7,
+                           .key_bytes_per_s = 8,
+                           .backward_key_bytes_per_s = 9,
                            .bytes_per_s = 5,
                            .latency_s = 6,
                            .overlap = 0.5,
@@ -207,6 +220,8 @@ TEST(CostModel, CalibrationIsReadStrictly) {
   EXPECT_EQ(read.call_s, 3);
   EXPECT_EQ(read.row_bytes_per_s, 4);
   EXPECT_EQ(read.backward_row_bytes_per_s, 7);
+  EXPECT_EQ(read.key_bytes_per_s, 8);
+  EXPECT_EQ(read.backward_key_bytes_per_s, 9);
   EXPECT_EQ(read.overlap, 0.5);
   // What an older file does not tell costs nothing, and backward runs at forward's rate.
   const CostModel older = cost_model_from_json(R"({"flops_per_s": 7, "bytes_per_s": 1, "latency_s": 1, "source": ""})");
@@ -214,9 +229,12 @@ TEST(CostModel, CalibrationIsReadStrictly) {
   EXPECT_EQ(older.call_s, 0);
   EXPECT_EQ(older.row_bytes_per_s, kFree);
   EXPECT_EQ(older.backward_row_bytes_per_s, kFree);
-  const CostModel rows_of_forward = cost_model_from_json(
-      R"({"flops_per_s": 7, "bytes_per_s": 1, "latency_s": 1, "row_bytes_per_s": 3, "source": ""})");
-  EXPECT_EQ(rows_of_forward.backward_row_bytes_per_s, 3);
+  EXPECT_EQ(older.key_bytes_per_s, kFree);
+  EXPECT_EQ(older.backward_key_bytes_per_s, kFree);
+  const CostModel of_forward = cost_model_from_json(
+      R"({"flops_per_s": 7, "bytes_per_s": 1, "latency_s": 1, "row_bytes_per_s": 3, "key_bytes_per_s": 2, "source": ""})");
+  EXPECT_EQ(of_forward.backward_row_bytes_per_s, 3);
+  EXPECT_EQ(of_forward.backward_key_bytes_per_s, 2);
   EXPECT_EQ(older.overlap, 1);
   expect_error(ErrorCode::kConfig, {"bytes_per_s"},
                [] { cost_model_from_json(R"({"flops_per_s": 1, "latency_s": 1, "source": ""})"); });

@@ -144,6 +144,8 @@ int run_bench_comm(const Arguments& arguments) {
                           {"call_us", model.call_s * 1e6},
                           {"row_gbytes_per_s", model.row_bytes_per_s / 1e9},
                           {"backward_row_gbytes_per_s", model.backward_row_bytes_per_s / 1e9},
+                          {"key_gbytes_per_s", model.key_bytes_per_s / 1e9},
+                          {"backward_key_gbytes_per_s", model.backward_key_bytes_per_s / 1e9},
                           {"link_gbps", model.bytes_per_s * 8 / 1e9},
                           {"latency_us", model.latency_s * 1e6},
                           {"overlap", model.overlap},
@@ -158,7 +160,8 @@ int run_bench_comm(const Arguments& arguments) {
   print_line("attention  " + fixed(result.forward_s * 1e3, 3) + " ms forward, " + fixed(result.backward_s * 1e3, 3) +
              " ms backward for " + mask_text + " on each rank: " + fixed(model.call_s * 1e6, 1) + " us + rows at " +
              fixed(model.row_bytes_per_s / 1e9, 2) + " and " + fixed(model.backward_row_bytes_per_s / 1e9, 2) +
-             " GB/s + " + fixed(model.flops_per_s / 1e12, 4) + " and " +
+             " GB/s + keys at " + fixed(model.key_bytes_per_s / 1e9, 2) + " and " +
+             fixed(model.backward_key_bytes_per_s / 1e9, 2) + " GB/s + " + fixed(model.flops_per_s / 1e12, 4) + " and " +
              fixed(model.backward_flops_per_s / 1e12, 4) + " TFLOP/s a rank");
   print_line("overlap    " + fixed(model.overlap, 2) + " of an exchange under way slows attention by nothing");
   if (flags.given("suite")) print_table(predictions.table);

@@ -5,7 +5,7 @@
 //   Prediction p = predict(DistAttnPlan(mask, {.cp = 64}, overlap), model, shape);
 //
 // A part (keys at hand and the own queries that attend them) takes 4 * area * heads_q * head_dim operations at a rate, 2.5 times
-// that backward, plus what its rows and its call cost. An exchange takes its bytes at a bandwidth plus a latency; a
+// that backward, plus what its rows, its keys and its call cost. An exchange takes its bytes at a bandwidth plus a latency; a
 // rank's exchanges come one after another. A pass is what the runtime does: the exchange behind a part's keys is under
 // way while the part is computed; backward, gradients of a part's keys go home while the next part is computed, and
 // those of the last part behind all. Keys that were kept since forward are at hand. Pure functions.
@@ -32,6 +32,12 @@ struct ATTNMUX_API AttentionSize {
   friend bool operator==(const AttentionSize&, const AttentionSize&) = default;
 };
 
+struct PartSize {
+  int64_t area = 0;  // attended pairs
+  int64_t rows = 0;  // queries
+  int64_t keys = 0;
+};
+
 enum class Cargo : uint8_t { kKeys, kGradients };
 
 // The defaults are no measurement: one GPU of the Hopper kind behind a 400 Gbit/s link.
@@ -41,19 +47,21 @@ struct ATTNMUX_API CostModel {
   double call_s = 10e-6;                    // of one part, whatever its size
   double row_bytes_per_s = 600e9;           // fp32 bytes of a part's output rows, made and merged
   double backward_row_bytes_per_s = 600e9;  // likewise of its dq, made and added up
+  double key_bytes_per_s = 600e9;           // fp32 bytes of a part's keys and values, made ready
+  double backward_key_bytes_per_s = 600e9;  // likewise, and their gradients made and packed
   double bytes_per_s = 50e9;                // that one rank sends and, at the same time, receives
   double latency_s = 20e-6;                 // of one exchange
   double overlap = 1;                       // share of an exchange under way that slows attention by nothing, 0 to 1
   std::string source = "assumed";
 
-  double part_s(int64_t area, int64_t rows, const AttentionSize& shape, Pass pass) const;  // nothing attended: 0
-  double exchange_s(int64_t tokens, const AttentionSize& shape, Cargo cargo) const;        // 0 tokens: 0
+  double part_s(const PartSize& part, const AttentionSize& shape, Pass pass) const;  // nothing attended: 0
+  double exchange_s(int64_t tokens, const AttentionSize& shape, Cargo cargo) const;  // 0 tokens: 0
 };
 
-// {"flops_per_s": 5e14, "bytes_per_s": 5e10, "latency_s": 2e-5, "source": ".."} and, where measured,
-// "backward_flops_per_s" (else as forward), "call_s", "row_bytes_per_s" (else free), "backward_row_bytes_per_s" (else
-// as forward) and "overlap" (else 1). Throws Error(kConfig) naming `what` and the key that is missing, unknown or
-// outside its limits.
+// {"flops_per_s": 5e14, "bytes_per_s": 5e10, "latency_s": 2e-5, "source": ".."} and, where measured, "call_s",
+// "row_bytes_per_s" and "key_bytes_per_s" (else free), "backward_" of these two and of "flops_per_s" (else as forward)
+// and "overlap" (else 1). Throws Error(kConfig) naming `what` and the key that is missing, unknown or outside its
+// limits.
 ATTNMUX_API CostModel cost_model_from_json(std::string_view json, const std::string& what = "calibration");
 ATTNMUX_API std::string to_json(const CostModel& model);
 

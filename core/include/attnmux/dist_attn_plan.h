@@ -80,6 +80,7 @@ struct StageWork {
 struct RankWork {
   int64_t host_area = 0;
   int64_t host_rows = 0;
+  int64_t host_keys = 0;
   std::vector<StageWork> stages;
   std::vector<StageWork> backward_stages = {};  // where backward has its own
   bool keeps_remote_keys = false;
