@@ -32,6 +32,10 @@ class ZigzagShards {
   explicit ZigzagShards(int64_t ranks) : ranks_(ranks) {}
   int64_t begin(int64_t block, int64_t total) const { return block * total / (2 * ranks_); }
   int64_t owner(int64_t block) const { return block < ranks_ ? block : 2 * ranks_ - 1 - block; }
+  int64_t size(int64_t rank, int64_t total) const {
+    const int64_t mirrored = 2 * ranks_ - 1 - rank;
+    return begin(rank + 1, total) - begin(rank, total) + begin(mirrored + 1, total) - begin(mirrored, total);
+  }
   std::vector<Range> ranges(int64_t rank, int64_t total) const {
     std::vector<Range> ranges;
     for (const int64_t block : {rank, 2 * ranks_ - 1 - rank}) {
@@ -70,9 +74,8 @@ std::vector<PartSize> work_by_owner(const std::vector<Trapezoid>& rows, const Zi
     }
   }
   for (int64_t owner = 0; owner < ranks; ++owner) {
-    std::erase_if(attending[owner], [](const Range& range) { return range.begin >= range.end; });
     work[owner].rows = count_tokens(unite(std::move(attending[owner])));
-    work[owner].keys = count_tokens(shards.ranges(owner, total_k));
+    work[owner].keys = shards.size(owner, total_k);
   }
   return work;
 }
@@ -170,7 +173,7 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
   const ZigzagShards shards(ranks);
   int64_t longest_shard = 0, largest_area = 0;
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    longest_shard = std::max(longest_shard, count_tokens(shards.ranges(rank, mask.total_k())));
+    longest_shard = std::max(longest_shard, shards.size(rank, mask.total_k()));
   }
   for (int64_t rank = 0; rank < ranks; ++rank) {
     const std::vector<Range> queries = shards.ranges(rank, mask.total_q());
@@ -179,7 +182,7 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
     int64_t area = 0;
     for (const PartSize& part : work) area += part.area;
     largest_area = std::max(largest_area, area);
-    const int64_t others = mask.total_k() - count_tokens(shards.ranges(rank, mask.total_k()));
+    const int64_t others = mask.total_k() - shards.size(rank, mask.total_k());
     for (SchemeStep* step : {&steps[1], &steps[2]}) step->tokens_received = std::max(step->tokens_received, others);
     keep_slowest(ring_step(work, rank, longest_shard, model, shape), &steps[1]);
     keep_slowest(all_gather_step({.area = area, .rows = rows, .keys = mask.total_k()}, others, model, shape), &steps[2]);

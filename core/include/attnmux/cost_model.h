@@ -47,7 +47,7 @@ struct ATTNMUX_API CostModel {
   double call_s = 10e-6;                    // of one part, whatever its size
   double row_bytes_per_s = 600e9;           // fp32 bytes of a part's output rows, made and merged
   double backward_row_bytes_per_s = 600e9;  // likewise of its dq, made and added up
-  double key_bytes_per_s = 600e9;           // fp32 bytes of a part's keys and values, made ready
+  double key_bytes_per_s = 5e12;            // fp32 bytes of a part's keys and values, made ready
   double backward_key_bytes_per_s = 600e9;  // likewise, and their gradients made and packed
   double bytes_per_s = 50e9;                // that one rank sends and, at the same time, receives
   double latency_s = 20e-6;                 // of one exchange
