@@ -107,8 +107,8 @@ at::Tensor empty_in_huge_pages(at::IntArrayRef sizes, const at::TensorOptions& o
 }
 
 // Heads of k and v that the forward packs at a time, at least one: as few as give each thread this many q tiles, for
-// what was packed a short while ago is still in a cache; and at most so many bytes, for memory that is new to the process
-// costs a page fault every 4 KiB, and a buffer of this size is handed out again by malloc, call after call.
+// what was packed a short while ago is still in a cache; and at most so many bytes, for memory that is new to the
+// process costs a page fault every 4 KiB, and a buffer of this size is handed out again by malloc, call after call.
 constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kPackedBytes = 16 * 1024 * 1024;
 

@@ -50,7 +50,8 @@ AgreedPlan::AgreedPlan(CpGroup& group, DistAttnPlan plan) : group_(&group), plan
 
 ExpectedTokens tokens_of(const AgreedPlan& plan) {
   const RankPlan& mine = plan.mine();
-  return {count_tokens(mine.queries), count_tokens(mine.host.keys), "what the plan gives this rank", "what the plan gives this rank"};
+  return {count_tokens(mine.queries), count_tokens(mine.host.keys), "what the plan gives this rank",
+          "what the plan gives this rank"};
 }
 
 AttentionRequest request_for(const AgreedPlan& plan, const MaskFacts& facts, const at::Tensor& q, const at::Tensor& k,

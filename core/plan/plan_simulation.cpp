@@ -57,7 +57,7 @@ int64_t first_row_from(const Trapezoid& piece, const Edge& edge, int64_t key) {
 
 // What is computed for these rows with each rank's keys.
 std::vector<PartSize> work_by_owner(const std::vector<Trapezoid>& rows, const ZigzagShards& shards, int64_t ranks,
-                                     int64_t total_k) {
+                                    int64_t total_k) {
   std::vector<PartSize> work(ranks);
   std::vector<std::vector<Range>> attending(ranks);
   for (const Trapezoid& piece : rows) {
@@ -185,7 +185,8 @@ std::vector<SchemeStep> simulate_schemes(const AttnMaskSpec& mask, int64_t ranks
     const int64_t others = mask.total_k() - shards.size(rank, mask.total_k());
     for (SchemeStep* step : {&steps[1], &steps[2]}) step->tokens_received = std::max(step->tokens_received, others);
     keep_slowest(ring_step(work, rank, longest_shard, model, shape), &steps[1]);
-    keep_slowest(all_gather_step({.area = area, .rows = rows, .keys = mask.total_k()}, others, model, shape), &steps[2]);
+    keep_slowest(all_gather_step({.area = area, .rows = rows, .keys = mask.total_k()}, others, model, shape),
+                 &steps[2]);
   }
 
   const double one_rank = one_rank_s(mask, model, shape);

@@ -136,7 +136,8 @@ TEST(PlanSimulation, TheOwnSchemeIsNotBehindTheOthers) {
       for (const double bytes_per_s : {1e10, 5e10, 4e11}) {
         CostModel model;
         model.bytes_per_s = bytes_per_s;
-        const std::vector<SchemeStep> steps = simulate_schemes(mask, ranks, {.solver = solver}, kAutoOverlap, model, {});
+        const std::vector<SchemeStep> steps =
+            simulate_schemes(mask, ranks, {.solver = solver}, kAutoOverlap, model, {});
         for (const SchemeStep& other : {steps[1], steps[2]}) {
           EXPECT_LE(steps[0].step_s, 1.005 * other.step_s)
               << other.scheme << " of " << mask.area() << " pairs on " << ranks << " ranks at " << bytes_per_s

@@ -161,8 +161,8 @@ int run_bench_comm(const Arguments& arguments) {
              " ms backward for " + mask_text + " on each rank: " + fixed(model.call_s * 1e6, 1) + " us + rows at " +
              fixed(model.row_bytes_per_s / 1e9, 2) + " and " + fixed(model.backward_row_bytes_per_s / 1e9, 2) +
              " GB/s + keys at " + fixed(model.key_bytes_per_s / 1e9, 2) + " and " +
-             fixed(model.backward_key_bytes_per_s / 1e9, 2) + " GB/s + " + fixed(model.flops_per_s / 1e12, 4) + " and " +
-             fixed(model.backward_flops_per_s / 1e12, 4) + " TFLOP/s a rank");
+             fixed(model.backward_key_bytes_per_s / 1e9, 2) + " GB/s + " + fixed(model.flops_per_s / 1e12, 4) +
+             " and " + fixed(model.backward_flops_per_s / 1e12, 4) + " TFLOP/s a rank");
   print_line("overlap    " + fixed(model.overlap, 2) + " of an exchange under way slows attention by nothing");
   if (flags.given("suite")) print_table(predictions.table);
   return 0;

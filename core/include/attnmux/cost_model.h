@@ -4,11 +4,12 @@
 //   OverlapOptions overlap = choose_overlap(mask, {.cp = 64}, kAutoOverlap, model, shape);
 //   Prediction p = predict(DistAttnPlan(mask, {.cp = 64}, overlap), model, shape);
 //
-// A part (keys at hand and the own queries that attend them) takes 4 * area * heads_q * head_dim operations at a rate, 2.5 times
-// that backward, plus what its rows, its keys and its call cost. An exchange takes its bytes at a bandwidth plus a latency; a
-// rank's exchanges come one after another. A pass is what the runtime does: the exchange behind a part's keys is under
-// way while the part is computed; backward, gradients of a part's keys go home while the next part is computed, and
-// those of the last part behind all. Keys that were kept since forward are at hand. Pure functions.
+// A part (keys at hand and the own queries that attend them) takes 4 * area * heads_q * head_dim operations at a
+// rate, 2.5 times that backward, plus what its rows, its keys and its call cost. An exchange takes its bytes at a
+// bandwidth plus a latency; a rank's exchanges come one after another. A pass is what the runtime does: the exchange
+// behind a part's keys is under way while the part is computed; backward, gradients of a part's keys go home while the
+// next part is computed, and those of the last part behind all. Keys that were kept since forward are at hand. Pure
+// functions.
 #pragma once
 
 #include <cstdint>
