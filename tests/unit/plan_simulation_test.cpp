@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <set>
-#include <utility>
 
 #include "attnmux/mask_builders.h"
 #include "attnmux/plan_report.h"
@@ -124,20 +123,15 @@ TEST(PlanSimulation, TheOwnSchemeIsNotBehindTheOthers) {
   for (int64_t rest = tokens, i = 0; rest > 0; rest -= documents.back(), ++i) {
     documents.push_back(std::min<int64_t>(rest, 100 + 977 * (i * i % 83)));
   }
-  // Min-heap deals a window's chunks out far from what they attend: nearly all rows have remote keys, and a ring over a
-  // link that costs nothing would be 3 % ahead.
-  const std::pair<AttnMaskSpec, DispatchSolver> masks[] = {
-      {causal_mask(tokens, tokens), DispatchSolver::kMinHeap},
-      {full_mask(tokens, tokens), DispatchSolver::kMinHeap},
-      {varlen_mask(documents, MaskType::kCausal), DispatchSolver::kMinHeap},
-      {sliding_window_mask({tokens}, {.left = 4095, .right = 0}), DispatchSolver::kIoAware}};
-  for (const auto& [mask, solver] : masks) {
+  const AttnMaskSpec masks[] = {causal_mask(tokens, tokens), full_mask(tokens, tokens),
+                                varlen_mask(documents, MaskType::kCausal),
+                                sliding_window_mask({tokens}, {.left = 4095, .right = 0})};
+  for (const AttnMaskSpec& mask : masks) {
     for (const int64_t ranks : {8, 64, 512}) {
       for (const double bytes_per_s : {1e10, 5e10, 4e11}) {
         CostModel model;
         model.bytes_per_s = bytes_per_s;
-        const std::vector<SchemeStep> steps =
-            simulate_schemes(mask, ranks, {.solver = solver}, kAutoOverlap, model, {});
+        const std::vector<SchemeStep> steps = simulate_schemes(mask, ranks, {}, kAutoOverlap, model, {});
         for (const SchemeStep& other : {steps[1], steps[2]}) {
           EXPECT_LE(steps[0].step_s, 1.005 * other.step_s)
               << other.scheme << " of " << mask.area() << " pairs on " << ranks << " ranks at " << bytes_per_s
