@@ -69,28 +69,24 @@ inline void bf16_forward_panel(const PlanView& plan, int32_t mask_id, int32_t ro
 }
 
 // K [kKTile, d], then V^T [dv, kVColumns].
-inline size_t bf16_packed_tile_bytes(const ForwardProblem& p) {
+inline size_t bf16_packed_tile_bytes(const Dims& dims) {
   return static_cast<size_t>(
-      (kKTile * round_up(p.dims.head_dim, kBf16Unit) + kVColumns * round_up(p.dims.head_dim_v, kBf16Unit)) *
+      (kKTile * round_up(dims.head_dim, kBf16Unit) + kVColumns * round_up(dims.head_dim_v, kBf16Unit)) *
       sizeof(BFloat16));
 }
 
-inline void bf16_pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_heads) {
+inline void bf16_pack_keys(const ForwardProblem& p, int64_t k_tile, int64_t kv_head, int64_t d, int64_t dv,
+                           BFloat16* k) {
   constexpr int64_t kKeys = 32;  // transposed at a time
-  const int64_t d = round_up(p.dims.head_dim, kBf16Unit), dv = round_up(p.dims.head_dim_v, kBf16Unit);
-  const int64_t begin = int64_t{k_tile} * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
-  const size_t tile_bytes = bf16_packed_tile_bytes(p);
+  const int64_t begin = k_tile * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
+  BFloat16* const v_columns = k + kKTile * d;
   alignas(64) BFloat16 rows[kKeys * 512], pairs[kKeys * 512];  // head_dim_v is at most 512
   for (int64_t first = 0; first < kKTile; first += kKeys) {
     const int64_t count = larger(0, smaller(kKeys, keys - first));
-    for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
-      BFloat16* const k = reinterpret_cast<BFloat16*>(packed_tile(p, k_tile, head, tile_bytes));
-      BFloat16* const v_columns = k + kKTile * d;
-      pack_bf16_rows(p.k, begin + first, count, kKeys, head, p.dims.head_dim, d, k + first * d);
-      pack_bf16_rows(p.v, begin + first, count, kKeys, head, p.dims.head_dim_v, dv, rows);
-      interleave_rows(rows, kKeys, dv, pairs);
-      transpose_pairs(pairs, dv, kKeys / 2, dv, v_columns + first, kVColumns / 2);
-    }
+    pack_bf16_rows(p.k, begin + first, count, kKeys, kv_head, p.dims.head_dim, d, k + first * d);
+    pack_bf16_rows(p.v, begin + first, count, kKeys, kv_head, p.dims.head_dim_v, dv, rows);
+    interleave_rows(rows, kKeys, dv, pairs);
+    transpose_pairs(pairs, dv, kKeys / 2, dv, v_columns + first, kVColumns / 2);
   }
 }
 
@@ -99,14 +95,13 @@ inline size_t bf16_forward_scratch(const ForwardProblem& p) {
       .parts.used();
 }
 
-inline void bf16_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) {
+inline void bf16_forward(const ForwardProblem& p, const ForwardItem& item, const ForwardItem& likely_next, void* base) {
   const Bf16Registers registers;
   const int64_t d = round_up(p.dims.head_dim, kBf16Unit), dv = round_up(p.dims.head_dim_v, kBf16Unit);
-  const int64_t begin = int64_t{q_tile} * kQTile;
+  const int64_t head = item.head, begin = int64_t{item.q_tile} * kQTile;
   const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
   const int64_t kv_head = head / group_size(p.dims);
   const float factor = score_factor(p.softmax_scale);
-  const size_t tile_bytes = bf16_packed_tile_bytes(p);
   const Bf16ForwardScratch s(base, d, dv);
 
   for (int32_t row = 0; row < rows; row += kBf16Unit) {
@@ -116,23 +111,28 @@ inline void bf16_forward(const ForwardProblem& p, int32_t q_tile, int64_t head, 
   zero(s.out, kQTile * dv);
   for (int32_t i = 0; i < kBf16Panels; ++i) reset(s.state[i]);
 
-  for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
-    const TileRun run = p.plan.runs[r];
-    Cover covers[kBf16Panels];
-    bf16_cover_panels(p.plan, run.mask_id, rows, covers);
-    for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
-      const BFloat16* const k = reinterpret_cast<const BFloat16*>(packed_tile(p, tile, kv_head, tile_bytes));
-      const BFloat16* const v_columns = k + kKTile * d;
-      const int64_t next = next_k_tile(p.plan, q_tile, r, tile);
-      for (int32_t row = 0; row < rows; row += kBf16Unit) {
-        const Cover& cover = covers[row / kBf16Unit];
-        if (cover.empty()) continue;
-        if (next >= 0)
-          prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kBf16Unit, kBf16Panels);
-        bf16_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, k + cover.key_begin * d,
-                           v_columns + cover.key_begin, s, s.out + row * dv, s.state[row / kBf16Unit]);
+  const auto pack = [&](int64_t tile, char* to) {
+    bf16_pack_keys(p, tile, kv_head, d, dv, reinterpret_cast<BFloat16*>(to));
+  };
+  Cover covers[kBf16Panels];
+  for (TileWalk at = first_tile(p.plan, item.q_tile); !at.done();) {
+    const TileRun run = p.plan.runs[at.run];
+    if (at.tile == run.tile) bf16_cover_panels(p.plan, run.mask_id, rows, covers);
+    const BFloat16* const k = reinterpret_cast<const BFloat16*>(packed_tile(p.packed, p.plan, at, kv_head, pack));
+    const BFloat16* const v_columns = k + kKTile * d;
+    const TileWalk next = tile_after(p.plan, at);
+    for (int32_t row = 0; row < rows; row += kBf16Unit) {
+      const Cover& cover = covers[row / kBf16Unit];
+      if (cover.empty()) continue;
+      if (next.done()) {
+        prefetch_ends<BFloat16>(p, item, likely_next, row);
+      } else {
+        prefetch_keys<BFloat16>(p, next.tile, kv_head, row / kBf16Unit, kBf16Panels);
       }
+      bf16_forward_panel(p.plan, run.mask_id, row, cover, d, dv, factor, s.q_pairs + row * d, k + cover.key_begin * d,
+                         v_columns + cover.key_begin, s, s.out + row * dv, s.state[row / kBf16Unit]);
     }
+    at = next;
   }
   for (int32_t row = 0; row < rows; row += kBf16Unit) {
     transpose(s.out + row * dv, kBf16Unit, dv, kBf16Unit, s.out_rows, dv);

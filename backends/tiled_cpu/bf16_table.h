@@ -7,7 +7,6 @@ namespace attnmux::tiled_cpu {
 namespace ATTNMUX_ISA {
 
 constexpr Kernels kBf16Kernels = {.packed_tile_bytes = bf16_packed_tile_bytes,
-                                  .pack_keys = bf16_pack_keys,
                                   .forward_scratch = bf16_forward_scratch,
                                   .forward = bf16_forward,
                                   .backward_scratch = bf16_backward_scratch,

@@ -1,7 +1,7 @@
 // Forward pass of one (q tile, head): FlashAttention-2, algorithm 1 (arXiv 2307.08691), over the runs of a tile plan.
 //
-//   once: pack every k tile, some kv heads at a time: K [kKTile, d], V [kKTile, dv]
 //   for each k tile of the plan that the q tile meets
+//     pack K [kKTile, d] and V [kKTile, dv], unless a worker has done so before
 //     for each panel of kPanel queries
 //       S^T [keys, kPanel] = K Q^T          narrowed to what is attended, as is P V
 //       mask (partial tiles), online softmax down the rows
@@ -11,11 +11,11 @@
 // both products read their operands without repacking. Q is packed once, transposed and scaled.
 // Memory: a packed copy of K and V of a few heads, and scratch of a few tiles a worker. The copy is linear in the
 // length and pays: in THD the rows of one head lie far apart, and every q tile would fetch them past the prefetcher
-// again (measured at 8192 tokens, 9 heads, d 64, fp32: a fifth of the time). One worker owns an output row: no atomics,
-// and the result does not depend on the number of threads.
+// again (measured at 8192 tokens, 9 heads, d 64, fp32: a fifth of the time). One worker owns an output row,
+// so the result does not depend on the number of threads.
 #pragma once
 
-#include "pack.h"
+#include "packed_keys.h"
 #include "panel_products.h"
 #include "scratch.h"
 #include "softmax.h"
@@ -57,12 +57,6 @@ inline void pack_panels(const View& view, int64_t begin, int64_t rows, int64_t h
   }
 }
 
-// The k tile that comes after `tile` of run `r` in its q tile; -1 behind the last.
-inline int64_t next_k_tile(const PlanView& plan, int32_t q_tile, int32_t r, int64_t tile) {
-  if (tile + 1 < plan.runs[r].tile + plan.runs[r].count) return tile + 1;
-  return r + 1 < plan.run_offsets[q_tile + 1] ? plan.runs[r + 1].tile : -1;
-}
-
 // One panel against the packed keys of its cover: k and v start at cover.key_begin.
 template <class T>
 inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, const PanelCover<T>& cover,
@@ -82,11 +76,16 @@ inline void forward_panel(const PlanView& plan, int32_t mask_id, int32_t row, co
   add_along_keys(cover, scores, v, dv, out);
 }
 
-// The rows that results of a panel will be written to: a store would wait for each of them to be read first.
+// Rows [row, row + kPanel) of what a q tile wants after its last k tile: the rows it writes, for a store waits for its
+// line to be read first, and the queries that this worker is likely to take next.
 template <class S>
-inline void prefetch_out(const ForwardProblem& p, int64_t token, int64_t rows, int64_t head) {
-  const S* const first = static_cast<const S*>(p.out.data) + token * p.out.token + head * p.out.head;
-  for (int64_t r = 0; r < rows; ++r) prefetch_row(first + r * p.out.token, p.dims.head_dim_v);
+inline void prefetch_ends(const ForwardProblem& p, const ForwardItem& item, const ForwardItem& next, int64_t row) {
+  const View out = {.data = p.out.data, .token = p.out.token, .head = p.out.head, .dim = p.out.dim};
+  for (int64_t r = row; r < row + kPanel<Compute<S>>; ++r) {
+    const int64_t token = int64_t{item.q_tile} * kQTile + r, query = int64_t{next.q_tile} * kQTile + r;
+    if (token < p.dims.total_q) prefetch_row(row_of<S>(out, token, item.head), p.dims.head_dim_v);
+    if (query < p.dims.total_q) prefetch_row(row_of<S>(p.q, query, next.head), p.dims.head_dim);
+  }
 }
 
 // Row `r` of a tile whose first token is `token - r`: out times 1 / sum, and lse. 0 and -inf for a row without keys.
@@ -104,40 +103,21 @@ inline void write_row(const ForwardProblem& p, int64_t token, int64_t r, int64_t
 }
 
 template <class S>
-size_t packed_tile_bytes(const ForwardProblem& p) {
+size_t packed_tile_bytes(const Dims& dims) {
   using T = Compute<S>;
-  return static_cast<size_t>(kKTile * (round_up(p.dims.head_dim, kWidth<T>) + round_up(p.dims.head_dim_v, kWidth<T>)) *
+  return static_cast<size_t>(kKTile * (round_up(dims.head_dim, kWidth<T>) + round_up(dims.head_dim_v, kWidth<T>)) *
                              sizeof(T));
 }
 
-inline char* packed_tile(const ForwardProblem& p, int64_t k_tile, int64_t kv_head, size_t bytes) {
-  return static_cast<char*>(p.packed) +
-         ((kv_head - p.first_kv_head) * p.num_k_tiles + k_tile) * static_cast<int64_t>(bytes);
-}
-
-// Token by token, for in THD the heads of a token lie side by side.
 template <class S>
-void pack_keys(const ForwardProblem& p, int32_t k_tile, int64_t kv_heads) {
-  using T = Compute<S>;
-  const int64_t d = round_up(p.dims.head_dim, kWidth<T>), dv = round_up(p.dims.head_dim_v, kWidth<T>);
-  const int64_t begin = int64_t{k_tile} * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
+void pack_keys(const ForwardProblem& p, int64_t k_tile, int64_t kv_head, int64_t d, int64_t dv, Compute<S>* k) {
+  const int64_t begin = k_tile * kKTile, keys = smaller(kKTile, p.dims.total_k - begin);
   const int64_t padding = round_up(keys, kGemmRows) - keys;
-  const size_t tile_bytes = packed_tile_bytes<S>(p);
-  const auto k_of = [&](int64_t head) { return reinterpret_cast<T*>(packed_tile(p, k_tile, head, tile_bytes)); };
-  for (int64_t key = 0; key < keys; ++key) {
-    for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
-      T* const k = k_of(head);
-      const int64_t ahead = begin + smaller(key + kRowsAhead, keys - 1);
-      prefetch_row(row_of<S>(p.k, ahead, head), p.dims.head_dim);
-      prefetch_row(row_of<S>(p.v, ahead, head), p.dims.head_dim_v);
-      pack_row(row_of<S>(p.k, begin + key, head), p.k.dim, p.dims.head_dim, d, k + key * d);
-      pack_row(row_of<S>(p.v, begin + key, head), p.v.dim, p.dims.head_dim_v, dv, k + kKTile * d + key * dv);
-    }
-  }
-  for (int64_t head = p.first_kv_head; head < p.first_kv_head + kv_heads; ++head) {
-    zero(k_of(head) + keys * d, padding * d);
-    zero(k_of(head) + kKTile * d + keys * dv, padding * dv);
-  }
+  Compute<S>* const v = k + kKTile * d;
+  pack_rows<S>(p.k, begin, keys, kv_head, p.dims.head_dim, d, k);
+  pack_rows<S>(p.v, begin, keys, kv_head, p.dims.head_dim_v, dv, v);
+  zero(k + keys * d, padding * d);
+  zero(v + keys * dv, padding * dv);
 }
 
 template <class S>
@@ -148,13 +128,12 @@ size_t forward_scratch(const ForwardProblem& p) {
 }
 
 template <class S>
-void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) {
+void forward(const ForwardProblem& p, const ForwardItem& item, const ForwardItem& likely_next, void* base) {
   using T = Compute<S>;
   const int64_t d = round_up(p.dims.head_dim, kWidth<T>), dv = round_up(p.dims.head_dim_v, kWidth<T>);
-  const int64_t begin = int64_t{q_tile} * kQTile;
+  const int64_t head = item.head, begin = int64_t{item.q_tile} * kQTile;
   const int32_t rows = static_cast<int32_t>(smaller(kQTile, p.dims.total_q - begin));
   const int64_t kv_head = head / group_size(p.dims);
-  const size_t tile_bytes = packed_tile_bytes<S>(p);
   const ForwardScratch<T> scratch(base, d, dv);
 
   pack_panels<S>(p.q, begin, rows, head, p.dims.head_dim, d, T(p.softmax_scale * kLog2E), scratch.q_rows,
@@ -162,27 +141,27 @@ void forward(const ForwardProblem& p, int32_t q_tile, int64_t head, void* base) 
   zero(scratch.out, round_up(rows, kGemmRows) * dv);
   for (int32_t i = 0; i < kPanels<T>; ++i) reset(scratch.state[i]);
 
-  for (int32_t r = p.plan.run_offsets[q_tile]; r < p.plan.run_offsets[q_tile + 1]; ++r) {
-    const TileRun run = p.plan.runs[r];
-    PanelCover<T> covers[kPanels<T>];
-    cover_panels(p.plan, run.mask_id, rows, covers);
-    for (int64_t tile = run.tile; tile < run.tile + run.count; ++tile) {
-      const T* const k = reinterpret_cast<const T*>(packed_tile(p, tile, kv_head, tile_bytes));
-      const T* const v = k + kKTile * d;
-      const int64_t next = next_k_tile(p.plan, q_tile, r, tile);
-      for (int32_t row = 0; row < rows; row += kPanel<T>) {
-        const PanelCover<T>& cover = covers[row / kPanel<T>];
-        if (cover.empty()) continue;
-        if (next >= 0) {
-          prefetch_part(packed_tile(p, next, kv_head, tile_bytes), tile_bytes, row / kPanel<T>, kPanels<T>);
-        } else {
-          prefetch_out<S>(p, begin + row, smaller(kPanel<T>, rows - row), head);
-        }
-        forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
-                      k + cover.key_begin * d, v + cover.key_begin * dv, scratch.scores, scratch.out + row * dv,
-                      scratch.state[row / kPanel<T>]);
+  const auto pack = [&](int64_t tile, char* to) { pack_keys<S>(p, tile, kv_head, d, dv, reinterpret_cast<T*>(to)); };
+  PanelCover<T> covers[kPanels<T>];
+  for (TileWalk at = first_tile(p.plan, item.q_tile); !at.done();) {
+    const TileRun run = p.plan.runs[at.run];
+    if (at.tile == run.tile) cover_panels(p.plan, run.mask_id, rows, covers);
+    const T* const k = reinterpret_cast<const T*>(packed_tile(p.packed, p.plan, at, kv_head, pack));
+    const T* const v = k + kKTile * d;
+    const TileWalk next = tile_after(p.plan, at);
+    for (int32_t row = 0; row < rows; row += kPanel<T>) {
+      const PanelCover<T>& cover = covers[row / kPanel<T>];
+      if (cover.empty()) continue;
+      if (next.done()) {
+        prefetch_ends<S>(p, item, likely_next, row);
+      } else {
+        prefetch_keys<S>(p, next.tile, kv_head, row / kPanel<T>, kPanels<T>);
       }
+      forward_panel(p.plan, run.mask_id, row, cover, p.dims.head_dim, d, dv, scratch.q_columns + row * d,
+                    k + cover.key_begin * d, v + cover.key_begin * dv, scratch.scores, scratch.out + row * dv,
+                    scratch.state[row / kPanel<T>]);
     }
+    at = next;
   }
   for (int32_t r = 0; r < rows; ++r) write_row<S>(p, begin + r, r, head, scratch.out + r * dv, scratch.state);
 }

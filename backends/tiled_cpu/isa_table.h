@@ -8,7 +8,6 @@ namespace ATTNMUX_ISA {
 
 template <class S>
 constexpr Kernels kKernels = {.packed_tile_bytes = packed_tile_bytes<S>,
-                              .pack_keys = pack_keys<S>,
                               .forward_scratch = forward_scratch<S>,
                               .forward = forward<S>,
                               .backward_scratch = backward_scratch<S>,

@@ -57,6 +57,15 @@ struct PlanView {
   const uint64_t* bits = nullptr;
 };
 
+// What workers share of packed_keys.h.
+struct PackedKeys {
+  char* tiles = nullptr;      // [slots, num_tiles], each of tile_bytes
+  int32_t* states = nullptr;  // [slots, num_tiles], 0 at the start
+  int64_t slots = 0;          // kv heads at a time
+  int64_t num_tiles = 0;
+  size_t tile_bytes = 0;
+};
+
 struct ForwardProblem {
   Dims dims;
   PlanView plan;
@@ -64,9 +73,12 @@ struct ForwardProblem {
   MutableView out;
   void* lse = nullptr;  // [total_q, heads_q], float or double
   double softmax_scale = 1.0;
-  int32_t num_k_tiles = 0;
-  int64_t first_kv_head = 0;
-  void* packed = nullptr;  // [kv heads from first_kv_head on, num_k_tiles], each a tile as pack_keys lays it out
+  PackedKeys packed;
+};
+
+struct ForwardItem {
+  int32_t q_tile = 0;
+  int64_t head = 0;
 };
 
 // `Segment`: neighbouring k tiles whose dK and dV one worker accumulates.
@@ -88,10 +100,10 @@ struct BackwardProblem {
 
 // One dtype's kernels for one instruction set. Scratch is one buffer a worker, aligned to 64 bytes.
 struct Kernels {
-  size_t (*packed_tile_bytes)(const ForwardProblem&);                          // a multiple of 64
-  void (*pack_keys)(const ForwardProblem&, int32_t k_tile, int64_t kv_heads);  // from first_kv_head on
+  size_t (*packed_tile_bytes)(const Dims&);  // of keys and values; a multiple of 64
   size_t (*forward_scratch)(const ForwardProblem&);
-  void (*forward)(const ForwardProblem&, int32_t q_tile, int64_t head, void* scratch);  // after all of pack_keys
+  // REQUIRES: all items of the kv head that was in the packed slot before have ended.
+  void (*forward)(const ForwardProblem&, const ForwardItem&, const ForwardItem& likely_next, void* scratch);
   size_t (*backward_scratch)(const BackwardProblem&);
   void (*delta)(const BackwardProblem&, int32_t q_tile, void* scratch);  // all heads; zeroes dq of rows without tiles
   // Waits for the segment before it where both meet a q tile: segments of a head must be started in order.

@@ -9,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <vector>
 
 #include "attnmux/error.h"
 #include "common/gates.h"
@@ -106,11 +108,19 @@ at::Tensor empty_in_huge_pages(at::IntArrayRef sizes, const at::TensorOptions& o
   return tensor;
 }
 
-// Heads of k and v that the forward packs at a time, at least one: as few as give each thread this many q tiles, for
-// what was packed a short while ago is still in a cache; and at most so many bytes, for memory that is new to the
-// process costs a page fault every 4 KiB, and a buffer of this size is handed out again by malloc, call after call.
+// Heads of k and v that forward keeps packed at a time, at least one: one more than give each thread this many q tiles,
+// for what was packed a short while ago is still in a cache, and a thread that is done with a head should find a free
+// place for the next; and at most so many bytes, for memory that is new to the process costs a page fault every 4 KiB,
+// and a buffer of this size is handed out again by malloc, call after call.
 constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kPackedBytes = 16 * 1024 * 1024;
+
+int64_t packed_heads(int64_t items_per_head, int64_t bytes_per_head, int64_t heads_kv) {
+  const int64_t per_head = std::max<int64_t>(items_per_head, 1);
+  const int64_t wanted = (kItemsPerThread * at::get_num_threads() + per_head - 1) / per_head + 1;
+  const int64_t fitting = kPackedBytes / std::max<int64_t>(bytes_per_head, 1);
+  return std::clamp<int64_t>(std::min(wanted, fitting), 1, heads_kv);
+}
 
 // Work below this many multiplications is not worth waking another thread for.
 constexpr int64_t kSmallWork = int64_t{1} << 21;
@@ -154,37 +164,43 @@ class MagiBackend final : public AttentionBackend {
     const auto options = args.q.options();
     const at::Tensor out = empty_in_huge_pages({args.q.size(0), args.q.size(1), args.v.size(2)}, options);
     const at::Tensor lse = at::empty({args.q.size(0), args.q.size(1)}, options.dtype(compute_dtype(args.q)));
-    ForwardProblem problem = {.dims = dims_of(args.q, args.k, args.v),
-                              .plan = own.view(),
-                              .q = view_of(args.q),
-                              .k = view_of(args.k),
-                              .v = view_of(args.v),
-                              .out = mutable_view_of(out),
-                              .lse = lse.mutable_data_ptr(),
-                              .softmax_scale = args.softmax_scale,
-                              .num_k_tiles = own.plan.num_k_tiles};
     const Kernels& kernels = kernels_of(table_, args.q.scalar_type());
-    const int64_t num_k_tiles = own.plan.num_k_tiles, group = problem.dims.heads_q / problem.dims.heads_kv;
-    const int64_t bytes_per_head = num_k_tiles * static_cast<int64_t>(kernels.packed_tile_bytes(problem));
-    const int64_t items = own.plan.num_q_tiles * group;  // of one head of k and v
-    const int64_t wanted = kItemsPerThread * at::get_num_threads() / std::max<int64_t>(items, 1);
-    const int64_t fitting = kPackedBytes / std::max<int64_t>(bytes_per_head, 1);
-    const int64_t heads_at_once = std::clamp<int64_t>(std::min(wanted, fitting), 1, problem.dims.heads_kv);
-    const at::Tensor packed = empty_in_huge_pages({heads_at_once * bytes_per_head}, at::kByte);
-    problem.packed = packed.mutable_data_ptr();
-    const size_t scratch_bytes = kernels.forward_scratch(problem);
-    for (int64_t first = 0; first < problem.dims.heads_kv; first += heads_at_once) {
-      const int64_t heads_kv = std::min(heads_at_once, problem.dims.heads_kv - first), heads = heads_kv * group;
-      problem.first_kv_head = first;
-      run_in_order(num_k_tiles, args.k.numel() + args.v.numel(), 0,
-                   [&](int64_t k_tile, void*) { kernels.pack_keys(problem, static_cast<int32_t>(k_tile), heads_kv); });
-      const int64_t cost = own.plan.area * heads * (problem.dims.head_dim + problem.dims.head_dim_v);
-      // The heads that share keys side by side, then the q tiles that are likely to: what they share stays in L2.
-      run_in_order(items * heads_kv, cost, scratch_bytes, [&](int64_t item, void* scratch) {
-        const int64_t head = (first + item / items) * group + item % group;
-        kernels.forward(problem, own.q_order[item % items / group], head, scratch);
-      });
-    }
+    const Dims dims = dims_of(args.q, args.k, args.v);
+    const int64_t num_k_tiles = own.plan.num_k_tiles;
+    const int64_t tile_bytes = static_cast<int64_t>(kernels.packed_tile_bytes(dims));
+    const int64_t group = dims.heads_q / dims.heads_kv, items = own.plan.num_q_tiles * group;  // of one kv head
+    const int64_t slots = packed_heads(items, num_k_tiles * tile_bytes, dims.heads_kv);
+    const at::Tensor packed = empty_in_huge_pages({slots * num_k_tiles * tile_bytes}, at::kByte);
+    const at::Tensor packed_states = at::zeros({slots, num_k_tiles}, at::kInt);
+    const ForwardProblem problem = {.dims = dims,
+                                    .plan = own.view(),
+                                    .q = view_of(args.q),
+                                    .k = view_of(args.k),
+                                    .v = view_of(args.v),
+                                    .out = mutable_view_of(out),
+                                    .lse = lse.mutable_data_ptr(),
+                                    .softmax_scale = args.softmax_scale,
+                                    .packed = {.tiles = static_cast<char*>(packed.mutable_data_ptr()),
+                                               .states = static_cast<int32_t*>(packed_states.mutable_data_ptr()),
+                                               .slots = slots,
+                                               .num_tiles = num_k_tiles,
+                                               .tile_bytes = static_cast<size_t>(tile_bytes)}};
+    const int64_t cost = own.plan.area * dims.heads_q * (dims.head_dim + dims.head_dim_v);
+    std::vector<std::atomic<int64_t>> ended(dims.heads_kv);  // items of each kv head
+    // The heads that share keys side by side, then the q tiles that are likely to: what they share stays in L2.
+    const auto item_at = [&](int64_t item) {
+      return tiled_cpu::ForwardItem{.q_tile = own.q_order[item % items / group],
+                                    .head = item / items * group + item % group};
+    };
+    const int64_t last = items * dims.heads_kv - 1;
+    run_in_order(items * dims.heads_kv, cost, kernels.forward_scratch(problem), [&](int64_t item, void* scratch) {
+      const int64_t kv_head = item / items;
+      // Items are taken in order: those waited for have been, and wait for none after them.
+      while (kv_head >= slots && ended[kv_head - slots].load(std::memory_order_acquire) < items)
+        std::this_thread::yield();
+      kernels.forward(problem, item_at(item), item_at(std::min(item + at::get_num_threads(), last)), scratch);
+      ended[kv_head].fetch_add(1, std::memory_order_release);
+    });
     return {.out = out, .lse = lse};
   }
 

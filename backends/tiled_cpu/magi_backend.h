@@ -5,9 +5,9 @@
 // depend on the number of threads. bf16 and fp16 are computed in fp32 tiles and rounded once, at the end; where the
 // processor has products of bf16 (AVX512_BF16, AMX), bf16 runs on them, with probabilities rounded to bf16 as well.
 //
-// Read in this order: kernel.h (what a kernel sees), forward.h and backward.h (the algorithms), softmax.h,
-// panel_products.h, gemm.h, panel_mask.h, pack.h, simd.h, then the kernels with products in bf16, bf16_*.h; cpu_isa.cpp
-// chooses, magi_backend.cpp prepares a mask and hands tiles to threads.
+// Read in this order: kernel.h (what a kernel sees), forward.h and backward.h (the algorithms), packed_keys.h,
+// softmax.h, panel_products.h, gemm.h, panel_mask.h, pack.h, simd.h, then the kernels with products in bf16, bf16_*.h;
+// cpu_isa.cpp chooses, magi_backend.cpp prepares a mask and hands tiles to threads.
 #pragma once
 
 #include <memory>
