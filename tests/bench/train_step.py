@@ -8,8 +8,8 @@ Needs torch and transformers and the built program build/bench/train_step_bench.
 step is forward, loss, backward, clipping and AdamW, fp32, on one sequence of random tokens; transformers runs its fused
 AdamW. Each repetition runs one step of each; medians and the ratio of the medians are printed (above 1: ours is
 faster), of wall time and, for machines that others use at the same time, of CPU time (set GOMP_SPINCOUNT=0 there, or
-threads that wait for each other count as work). With --documents above 1 transformers attends causally over the whole sequence, as a packed batch does there
-without a mask of its own: the same work for everything but attention.
+threads that wait for each other count as work). With --documents above 1 transformers attends causally over the whole
+sequence, as a packed batch does there without a mask of its own: the same work for everything but attention.
 """
 
 import argparse
