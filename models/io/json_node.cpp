@@ -67,7 +67,8 @@ JsonNode JsonNode::at(const std::string& key) const {
   const auto found = value.find(key);
   const std::string path = path_.empty() ? key : path_ + "." + key;
   if (found == value.end()) {
-    throw Error(origin_->code, origin_->file_name + ": the key " + path + " is missing");
+    throw Error(origin_->code,
+                origin_->file_name + ": the key " + path + " is missing; add it, or take the whole file anew");
   }
   return JsonNode(origin_, std::shared_ptr<const void>(value_, &*found), path);
 }

@@ -163,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(
     Keys, HfConfigBad,
     ::testing::Values(
         BadConfig{"NoVocabSize", R"({"vocab_size": null})", {"vocab_size is missing"}},
-        BadConfig{"NoHiddenSize", R"({"hidden_size": null})", {"hidden_size is missing"}},
+        BadConfig{"NoHiddenSize", R"({"hidden_size": null})", {"hidden_size is missing", "add it"}},
         BadConfig{"NoLayers", R"({"num_hidden_layers": null})", {"num_hidden_layers is missing"}},
         BadConfig{"NoHeads", R"({"num_attention_heads": null})", {"num_attention_heads is missing"}},
         BadConfig{"NoArchitecture", R"({"architectures": null, "model_type": null})", {"architectures is missing"}},
