@@ -76,6 +76,7 @@ struct ForwardProblem {
   PackedKeys packed;
 };
 
+// What one worker computes at a time.
 struct ForwardItem {
   int32_t q_tile = 0;
   int64_t head = 0;
@@ -102,6 +103,7 @@ struct BackwardProblem {
 struct Kernels {
   size_t (*packed_tile_bytes)(const Dims&);  // of keys and values; a multiple of 64
   size_t (*forward_scratch)(const ForwardProblem&);
+  // `likely_next` is only fetched ahead: it may turn out to be another worker's.
   // REQUIRES: all items of the kv head that was in the packed slot before have ended.
   void (*forward)(const ForwardProblem&, const ForwardItem&, const ForwardItem& likely_next, void* scratch);
   size_t (*backward_scratch)(const BackwardProblem&);

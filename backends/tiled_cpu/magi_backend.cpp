@@ -108,10 +108,10 @@ at::Tensor empty_in_huge_pages(at::IntArrayRef sizes, const at::TensorOptions& o
   return tensor;
 }
 
-// Heads of k and v that forward keeps packed at a time, at least one: one more than give each thread this many q tiles,
-// for what was packed a short while ago is still in a cache, and a thread that is done with a head should find a free
-// place for the next; and at most so many bytes, for memory that is new to the process costs a page fault every 4 KiB,
-// and a buffer of this size is handed out again by malloc, call after call.
+// Heads of k and v that forward keeps packed at a time, at least one. As few as give each thread this many q tiles, for
+// what was packed a short while ago is still in a cache, and one more, for a thread that is done with a head to go on
+// with; and at most so many bytes, for memory that is new to the process costs a page fault every 4 KiB, and a buffer
+// of this size is handed out again by malloc, call after call.
 constexpr int64_t kItemsPerThread = 16;
 constexpr int64_t kPackedBytes = 16 * 1024 * 1024;
 
@@ -192,13 +192,14 @@ class MagiBackend final : public AttentionBackend {
       return tiled_cpu::ForwardItem{.q_tile = own.q_order[item % items / group],
                                     .head = item / items * group + item % group};
     };
-    const int64_t last = items * dims.heads_kv - 1;
+    // While items take equally long, a thread's next one is as many further as there are threads.
+    const int64_t threads = at::get_num_threads(), last = items * dims.heads_kv - 1;
     run_in_order(items * dims.heads_kv, cost, kernels.forward_scratch(problem), [&](int64_t item, void* scratch) {
       const int64_t kv_head = item / items;
       // Items are taken in order: those waited for have been, and wait for none after them.
       while (kv_head >= slots && ended[kv_head - slots].load(std::memory_order_acquire) < items)
         std::this_thread::yield();
-      kernels.forward(problem, item_at(item), item_at(std::min(item + at::get_num_threads(), last)), scratch);
+      kernels.forward(problem, item_at(item), item_at(std::min(item + threads, last)), scratch);
       ended[kv_head].fetch_add(1, std::memory_order_release);
     });
     return {.out = out, .lse = lse};
