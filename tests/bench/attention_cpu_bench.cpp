@@ -6,8 +6,8 @@
 // flash: causal at 8k tokens against ATen's fused CPU kernel, forward and backward; ATen gets contiguous tensors in its
 // own layout and, for grouped heads, keys and values repeated beforehand. Bars: fp32 >= 1.0x both ways, bf16 backward
 // >= 4x (met with AMX, and with AVX2 alone; 1.7 to 2.1x on Zen 4, two cores, where ATen has bf16 dot products, too).
-// masks: time per attended pair relative to causal. Bar: <= 1.3. memory: peak bytes of tensors that forward and backward
-// allocate beyond their inputs, the tile plan included, per token. Bar: no growth. Medians; time in seconds.
+// masks: time per attended pair relative to causal. Bar: <= 1.3. memory: peak bytes of tensors that forward and
+// backward allocate beyond their inputs, the tile plan included, per token. Bar: no growth. Medians; time in seconds.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/Allocator.h>
